@@ -1,0 +1,7 @@
+//! The few small traits and types by which services meet. Nothing here names a database or a web framework.
+
+pub mod audit;
+pub mod credentials;
+pub mod directory;
+pub mod settings;
+pub mod streams;

@@ -1,0 +1,16 @@
+//! HTTP conventions of the house on axum: problems, extractors, routes that declare who may call them, paging.
+
+pub mod extract;
+pub mod page;
+pub mod problem;
+pub mod routes;
+pub mod serve;
+pub mod version;
+
+pub use extract::{Ambient, Cx, Json, Query};
+pub use page::{Cursor, Page, PageQuery};
+pub use problem::{ApiResult, Problem};
+pub use routes::{Built, RouteInfo, Routes};
+pub use version::{IfMatch, etag};
+
+pub use utoipa_axum::routes;
