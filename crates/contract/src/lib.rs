@@ -1,5 +1,6 @@
 //! The few small traits and types by which services meet. Nothing here names a database or a web framework.
 
+pub mod address;
 pub mod audit;
 pub mod credentials;
 pub mod directory;

@@ -1,0 +1,250 @@
+//! Write transactions: the only way to change rows.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portico_base::Tx;
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
+use serde::Serialize;
+
+use crate::db::Inner;
+use crate::error::DbError;
+use crate::metrics::Op;
+use crate::outbox::{self, Event};
+use crate::seq;
+use crate::session::{self, Answer, Ask, Session};
+
+type Callback = Box<dyn FnOnce() + Send>;
+
+/// An open write transaction; rolled back when dropped.
+///
+/// On SQLite there is one at a time in the process (`BEGIN IMMEDIATE` on the only writing connection),
+/// so whoever holds it must not wait for anything but the database.
+pub struct WriteTx {
+    inner: Arc<Inner>,
+    session: tokio::sync::Mutex<Session>,
+    durable: bool,
+    /// Longest run of one statement.
+    limit: Duration,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    events: Vec<Event>,
+    callbacks: Vec<Callback>,
+    trace: Option<String>,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Sequence number of the last event that the transaction published.
+    pub last_seq: Option<u64>,
+}
+
+impl WriteTx {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        session: Session,
+        durable: bool,
+        limit: Duration,
+    ) -> Self {
+        Self {
+            inner,
+            session: tokio::sync::Mutex::new(session),
+            durable,
+            limit,
+            pending: Mutex::default(),
+        }
+    }
+
+    /// The transaction behind a contract's [`Tx`].
+    ///
+    /// # Errors
+    /// Only when the transaction was made by something else than this crate.
+    pub fn of(tx: &dyn Tx) -> Result<&Self, DbError> {
+        tx.as_any()
+            .downcast_ref()
+            .ok_or_else(|| DbError::Other("the transaction is not one of the database".to_owned()))
+    }
+
+    /// Publishes an event with the transaction: a row in the outbox, seen by followers of `topic` after
+    /// the commit. `key` names the thing that changed; `payload` should be small.
+    ///
+    /// The rows are written as the last step of the commit, because their sequence numbers come from one
+    /// counter row that stays locked until then: so the order of numbers is the order of commits (no
+    /// follower can skip one), and the lock is short and always the last one taken.
+    ///
+    /// # Errors
+    /// When the payload cannot be written as JSON.
+    pub fn publish<P: Serialize + ?Sized>(
+        &self,
+        topic: &str,
+        key: &str,
+        payload: &P,
+    ) -> Result<(), DbError> {
+        let payload = serde_json::to_value(payload)?;
+        let mut pending = self.pending.lock();
+        let event = Event {
+            topic: topic.to_owned(),
+            key: key.to_owned(),
+            payload,
+            trace: pending.trace.clone(),
+        };
+        pending.events.push(event);
+        Ok(())
+    }
+
+    /// Names the trace that events published from now on belong to.
+    pub fn set_trace(&self, trace: Option<&str>) {
+        self.pending.lock().trace = trace.map(str::to_owned);
+    }
+
+    /// Runs `f` once the transaction has been committed; never when it is rolled back.
+    pub fn after_commit(&self, f: Callback) {
+        self.pending.lock().callbacks.push(f);
+    }
+
+    /// The next value of a counter, starting with 1. The counter's row stays locked until the end of
+    /// the transaction, so that values become visible in their order and without gaps.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn next_seq(&self, counter: &str) -> Result<u64, DbError> {
+        seq::advance(self, counter, 1).await
+    }
+
+    /// Lets only one transaction at a time pass for a name, until this one ends. For checks over many
+    /// rows that no unique key expresses; a no-op on SQLite, where writers are alone anyway.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn serialise(&self, name: &str) -> Result<(), DbError> {
+        if self.get_database_backend() == DbBackend::Postgres {
+            crate::migrate::lock_for_transaction(self, name).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes and keeps everything. With [`crate::Db::begin_durable`] it is on the disk before this
+    /// returns. Cancelling the caller does not interrupt a commit that has begun.
+    ///
+    /// # Errors
+    /// When the database refuses; nothing is kept then, unless the connection broke during the commit
+    /// itself, when only the database knows.
+    pub async fn commit(self) -> Result<Committed, DbError> {
+        let events = std::mem::take(&mut self.pending.lock().events);
+        let now = self.inner.clock.now();
+        let topics = outbox::write(&self, events, now).await?;
+        let Self {
+            inner,
+            session,
+            durable,
+            pending,
+            ..
+        } = self;
+        let callbacks = pending.into_inner().callbacks;
+        let task = {
+            let inner = Arc::clone(&inner);
+            let session = session.into_inner();
+            async move { finish(&inner, session, durable, callbacks, topics).await }
+        };
+        // A task of its own: a client that goes away must not separate the commit from its callbacks.
+        // The tracker lets `Db::close` wait for it.
+        inner
+            .commits
+            .spawn(task)
+            .await
+            .unwrap_or_else(|e| Err(DbError::Other(format!("the commit was cut off: {e}"))))
+    }
+
+    /// Gives up the changes and waits for it. Dropping the transaction does the same in the background.
+    ///
+    /// # Errors
+    /// When the database cannot be reached any more, which ends the transaction as well.
+    pub async fn rollback(self) -> Result<(), DbError> {
+        Ok(self.session.into_inner().rollback().await?)
+    }
+
+    async fn ask(&self, statement: &Statement, ask: Ask) -> Result<Answer, DbErr> {
+        let mut session = self.session.lock().await;
+        session::run(&self.inner, session.conn(), statement, ask, self.limit).await
+    }
+}
+
+async fn finish(
+    inner: &Inner,
+    session: Session,
+    durable: bool,
+    callbacks: Vec<Callback>,
+    topics: Vec<(String, u64)>,
+) -> Result<Committed, DbError> {
+    let start = std::time::Instant::now();
+    session.commit().await.map_err(|e| {
+        let error = DbError::from(e);
+        inner.metrics.error(&error);
+        error
+    })?;
+    let promise = match &inner.log_sync {
+        Some(sync) if durable => sync.wait(sync.ticket()).await.map_err(|e| {
+            let error = DbError::Unavailable(format!("the write is not safe on the disk: {e}"));
+            inner.metrics.error(&error);
+            error
+        }),
+        _ => Ok(()),
+    };
+    inner.metrics.query(Op::Commit, start.elapsed());
+    // The rows can be seen now, whether or not the promise holds, so everybody else must hear of them.
+    for callback in callbacks {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback)).is_err() {
+            tracing::error!("a callback after a commit panicked");
+        }
+    }
+    for (topic, seq) in &topics {
+        inner.wakers.committed(topic, *seq);
+    }
+    promise?;
+    Ok(Committed {
+        last_seq: topics.iter().map(|(_, seq)| *seq).max(),
+    })
+}
+
+impl Tx for WriteTx {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn after_commit(&self, f: Callback) {
+        Self::after_commit(self, f);
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for WriteTx {
+    fn get_database_backend(&self) -> DbBackend {
+        self.inner.sea_backend()
+    }
+
+    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
+        self.ask(&stmt, Ask::Execute).await?.done()
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let mut session = self.session.lock().await;
+        session::run_raw(&self.inner, session.conn(), sql, self.limit)
+            .await?
+            .done()
+    }
+
+    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.ask(&stmt, Ask::One).await?.row()
+    }
+
+    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.ask(&stmt, Ask::All).await?.all()
+    }
+}

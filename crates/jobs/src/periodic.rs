@@ -1,0 +1,128 @@
+//! What a periodic job is, and what it gets to know when it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use portico_base::Context;
+use portico_db::{DbError, Lease, WriteTx};
+use tokio_util::sync::CancellationToken;
+
+/// Why a run failed; it is logged once with its sources.
+pub type JobError = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) type RunFn =
+    Arc<dyn Fn(JobCx) -> BoxFuture<'static, Result<(), JobError>> + Send + Sync>;
+
+/// Longest run, unless the job says otherwise.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What a run gets.
+#[derive(Debug, Clone)]
+pub struct JobCx {
+    /// The platform itself as caller, time and randomness; the request id is the run's.
+    pub context: Context,
+    /// Cancelled when the process stops or the lease is lost.
+    pub cancel: CancellationToken,
+    /// The lease that the run is alone by.
+    pub lease: Option<Lease>,
+}
+
+impl JobCx {
+    /// Refuses to go on in a transaction when another replica has taken over. For jobs without a lease
+    /// there is nothing to refuse.
+    ///
+    /// # Errors
+    /// [`DbError::LeaseLost`], or when the database cannot be reached.
+    pub async fn fence(&self, tx: &WriteTx) -> Result<(), DbError> {
+        match &self.lease {
+            Some(lease) => tx.fence(lease).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A job that runs again and again.
+#[derive(Clone)]
+pub struct Periodic {
+    pub(crate) name: &'static str,
+    pub(crate) every: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) limit: Duration,
+    pub(crate) lease: bool,
+    pub(crate) run: RunFn,
+}
+
+impl Periodic {
+    /// A job named `service.verb` that each process runs every `every`.
+    pub fn new<F, Fut>(name: &'static str, every: Duration, run: F) -> Self
+    where
+        F: Fn(JobCx) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        Self {
+            name,
+            every,
+            jitter: Duration::ZERO,
+            limit: LIMIT,
+            lease: false,
+            run: Arc::new(move |cx| Box::pin(run(cx))),
+        }
+    }
+
+    /// Only one replica at a time runs it.
+    #[must_use]
+    pub const fn alone(mut self) -> Self {
+        self.lease = true;
+        self
+    }
+
+    /// Each wait is longer by a random time up to `jitter`, so that replicas do not move in step.
+    #[must_use]
+    pub const fn jitter(mut self, jitter: Duration) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// A run that takes longer is given up.
+    #[must_use]
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Name of the lease that jobs of its service share.
+    pub(crate) fn lease_name(&self) -> String {
+        let service = self.name.split('.').next().unwrap_or(self.name);
+        format!("jobs.{service}")
+    }
+}
+
+/// The jobs of a service.
+#[derive(Clone, Default)]
+pub struct JobSet(pub(crate) Vec<Periodic>);
+
+impl JobSet {
+    /// No jobs.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a job.
+    #[must_use]
+    pub fn with(mut self, job: Periodic) -> Self {
+        self.0.push(job);
+        self
+    }
+
+    /// Adds the jobs of another set.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Names of the jobs.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|job| job.name)
+    }
+}

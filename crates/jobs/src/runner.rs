@@ -1,0 +1,327 @@
+//! Runs the jobs of all services: by the clock in a process, by hand in tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use portico_base::{Caller, Clock, Context, Principal, Random, Timestamp};
+use portico_db::{Db, DbError, Held, Lease, LeaseTiming};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::periodic::{JobCx, JobSet, Periodic};
+use crate::status::{JobStatus, Outcome, State};
+
+/// First runs are spread over this time after the start.
+const FIRST_SPREAD: Duration = Duration::from_secs(10);
+
+/// Two jobs have one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("two jobs are named `{0}`")]
+pub struct DuplicateJob(pub &'static str);
+
+/// Runs jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Runner(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    holder: String,
+    timing: LeaseTiming,
+    jobs: Vec<Arc<Job>>,
+    runs: AtomicU64,
+    held: parking_lot::Mutex<BTreeSet<String>>,
+}
+
+struct Job {
+    periodic: Periodic,
+    state: State,
+}
+
+impl Runner {
+    /// A runner for jobs that do not run yet. `holder` names the process in leases.
+    ///
+    /// # Errors
+    /// When two jobs have one name.
+    pub fn new(
+        db: Db,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        holder: &str,
+        jobs: JobSet,
+    ) -> Result<Self, DuplicateJob> {
+        let mut names = BTreeSet::new();
+        if let Some(job) = jobs.0.iter().find(|job| !names.insert(job.name)) {
+            return Err(DuplicateJob(job.name));
+        }
+        let now = clock.now();
+        let jobs = jobs
+            .0
+            .into_iter()
+            .map(|periodic| {
+                let spread = periodic.every.min(FIRST_SPREAD);
+                let first = now + some_of(spread, &*random);
+                Arc::new(Job {
+                    periodic,
+                    state: State::due_at(first),
+                })
+            })
+            .collect();
+        Ok(Self(Arc::new(Inner {
+            db,
+            clock,
+            random,
+            holder: holder.to_owned(),
+            timing: LeaseTiming::default(),
+            jobs,
+            runs: AtomicU64::new(0),
+            held: parking_lot::Mutex::default(),
+        })))
+    }
+
+    /// The same runner with other times for its leases; to be called before it is started.
+    #[must_use]
+    pub fn with_lease_timing(mut self, timing: LeaseTiming) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.timing = timing;
+        }
+        self
+    }
+
+    /// Starts all jobs as tasks of `tracker`; they end soon after `stop` is cancelled.
+    pub fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let mut groups: BTreeMap<String, Vec<Arc<Job>>> = BTreeMap::new();
+        for job in &self.0.jobs {
+            if job.periodic.lease {
+                let group = groups.entry(job.periodic.lease_name()).or_default();
+                group.push(Arc::clone(job));
+            } else {
+                let (inner, job, stop) = (Arc::clone(&self.0), Arc::clone(job), stop.clone());
+                tracker.spawn(async move { inner.repeat(&job, None, &stop).await });
+            }
+        }
+        for (lease, jobs) in groups {
+            let (inner, stop) = (Arc::clone(&self.0), stop.clone());
+            tracker.spawn(async move { inner.lead(&lease, &jobs, &stop).await });
+        }
+    }
+
+    /// Runs once, one after the other, every job that is due at `now`, and gives the names of those that
+    /// ran. For tests: nothing else runs meanwhile. A job that wants to be alone is left out when another
+    /// process holds its lease.
+    ///
+    /// # Errors
+    /// When the lease cannot be asked for.
+    pub async fn run_due(&self, now: Timestamp) -> Result<Vec<&'static str>, DbError> {
+        let mut ran = Vec::new();
+        for job in &self.0.jobs {
+            if job.state.wait(now, job.period_at_most()) > Duration::ZERO {
+                continue;
+            }
+            if self.run_now(job.periodic.name).await?.is_some() {
+                ran.push(job.periodic.name);
+            }
+        }
+        Ok(ran)
+    }
+
+    /// Runs one job at once, due or not. Gives nothing when there is no such job, when a run is under
+    /// way, or when another process holds its lease.
+    ///
+    /// # Errors
+    /// When the lease cannot be asked for.
+    pub async fn run_now(&self, name: &str) -> Result<Option<Outcome>, DbError> {
+        let inner = &self.0;
+        let Some(job) = inner.jobs.iter().find(|job| job.periodic.name == name) else {
+            return Ok(None);
+        };
+        let cancel = CancellationToken::new();
+        if !job.periodic.lease {
+            return Ok(inner.run(job, None, &cancel).await);
+        }
+        let leases = inner.db.leases();
+        let lease_name = job.periodic.lease_name();
+        let Some(lease) = leases.acquire(&lease_name, &inner.holder).await? else {
+            return Ok(None);
+        };
+        let outcome = inner.run(job, Some(lease.clone()), &cancel).await;
+        leases.release(&lease).await?;
+        Ok(outcome)
+    }
+
+    /// What is known of each job, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<JobStatus> {
+        let mut all: Vec<JobStatus> = self
+            .0
+            .jobs
+            .iter()
+            .map(|job| job.state.status(job.periodic.name, job.periodic.lease))
+            .collect();
+        all.sort_by_key(|status| status.name);
+        all
+    }
+
+    /// Names of the leases that this process holds, for `portico_lease_held`.
+    #[must_use]
+    pub fn held_leases(&self) -> Vec<String> {
+        self.0.held.lock().iter().cloned().collect()
+    }
+}
+
+impl Inner {
+    /// Runs jobs that must be alone for as long as the lease is ours, again and again.
+    async fn lead(self: &Arc<Self>, lease: &str, jobs: &[Arc<Job>], stop: &CancellationToken) {
+        let leases = self.db.leases().with_timing(self.timing);
+        while !stop.is_cancelled() {
+            leases
+                .hold(lease, &self.holder, stop, |held| {
+                    let (inner, jobs) = (Arc::clone(self), jobs.to_vec());
+                    async move { inner.run_group(jobs, held).await }
+                })
+                .await;
+        }
+    }
+
+    /// The jobs are tasks of their own, so that none can keep the lease from being renewed; dropping the
+    /// set ends them.
+    async fn run_group(self: Arc<Self>, jobs: Vec<Arc<Job>>, held: Held) {
+        let _mark = Mark::new(&self, &held.lease.name);
+        let mut tasks = JoinSet::new();
+        for job in jobs {
+            let (inner, held) = (Arc::clone(&self), held.clone());
+            tasks.spawn(async move {
+                inner.repeat(&job, Some(held.lease), &held.cancel).await;
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Runs a job whenever it is due, until cancelled.
+    async fn repeat(&self, job: &Job, lease: Option<Lease>, cancel: &CancellationToken) {
+        loop {
+            let wait = job.state.wait(self.clock.now(), job.period_at_most());
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.run(job, lease.clone(), cancel).await;
+        }
+    }
+
+    /// One run. Gives nothing when one is under way already.
+    async fn run(
+        &self,
+        job: &Job,
+        lease: Option<Lease>,
+        cancel: &CancellationToken,
+    ) -> Option<Outcome> {
+        let begun = self.clock.now();
+        if !job.state.begin(begun) {
+            return None;
+        }
+        // Dropping the future half-way (a lost lease) must not leave the job marked as running.
+        let mut end = End {
+            inner: self,
+            job,
+            started: Instant::now(),
+            outcome: Outcome::Cancelled,
+        };
+        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let request_id = format!("{}-{number}", job.periodic.name);
+        let cx = JobCx {
+            context: Context {
+                caller: Caller::internal(Principal::system(), &request_id),
+                clock: Arc::clone(&self.clock),
+                random: Arc::clone(&self.random),
+            },
+            cancel: cancel.child_token(),
+            lease,
+        };
+        // The closure itself may panic as well as its future.
+        let run = Arc::clone(&job.periodic.run);
+        let work = AssertUnwindSafe(async move { run(cx).await }).catch_unwind();
+        let limit = job.periodic.limit;
+        end.outcome = match tokio::time::timeout(limit, work).await {
+            Ok(Ok(Ok(()))) => Outcome::Done,
+            Ok(Ok(Err(_))) if cancel.is_cancelled() => Outcome::Cancelled,
+            Ok(Ok(Err(error))) => Outcome::Failed(chain(&*error)),
+            Ok(Err(_)) => Outcome::Failed("the job panicked".to_owned()),
+            Err(_) => Outcome::Failed(format!("not done within {} s", limit.as_secs())),
+        };
+        if let Outcome::Failed(err) = &end.outcome {
+            tracing::error!(job = job.periodic.name, request_id, err, "job failed");
+        }
+        Some(end.outcome.clone())
+    }
+}
+
+impl Job {
+    fn period_at_most(&self) -> Duration {
+        self.periodic.every + self.periodic.jitter
+    }
+}
+
+/// Notes the end of a run, however it comes.
+struct End<'a> {
+    inner: &'a Inner,
+    job: &'a Job,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let periodic = &self.job.periodic;
+        let pause = periodic.every + some_of(periodic.jitter, &*self.inner.random);
+        let next = self.inner.clock.now() + pause;
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Cancelled);
+        self.job.state.end(outcome, self.started.elapsed(), next);
+    }
+}
+
+/// Notes that a lease is held, for as long as it lives.
+struct Mark {
+    inner: Arc<Inner>,
+    name: String,
+}
+
+impl Mark {
+    fn new(inner: &Arc<Inner>, name: &str) -> Self {
+        inner.held.lock().insert(name.to_owned());
+        Self {
+            inner: Arc::clone(inner),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.inner.held.lock().remove(&self.name);
+    }
+}
+
+/// A random time below `most`.
+fn some_of(most: Duration, random: &dyn Random) -> Duration {
+    let us = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(random.below(us))
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
