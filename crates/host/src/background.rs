@@ -1,0 +1,194 @@
+//! Work of the process itself: replica heartbeat, health checks, wake-ups between replicas, disk watch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use portico_config::Config;
+use portico_db::{NewReplica, ReplicaState, Replicas};
+use uuid::Uuid;
+
+use crate::admin::Pulse;
+use crate::build::Ground;
+use crate::error::{StartError, exit};
+use crate::health::Health;
+use crate::service::NodeInfo;
+use crate::spawn::Spawner;
+use crate::telemetry::Telemetry;
+
+/// This process among the replicas (OP-3).
+#[derive(Clone)]
+pub(crate) struct Membership {
+    replicas: Replicas,
+    id: Uuid,
+}
+
+impl Membership {
+    pub(crate) async fn ready(&self) {
+        self.tell(ReplicaState::Ready).await;
+    }
+
+    pub(crate) async fn draining(&self) {
+        self.tell(ReplicaState::Draining).await;
+    }
+
+    pub(crate) async fn leave(&self) {
+        let leaving = self.replicas.leave(self.id);
+        // A database that is gone will sweep the row when it is back.
+        let _ = tokio::time::timeout(Duration::from_secs(1), leaving).await;
+    }
+
+    async fn tell(&self, state: ReplicaState) {
+        let numbers = serde_json::json!({});
+        let beat = self.replicas.heartbeat(self.id, state, &numbers);
+        match tokio::time::timeout(Duration::from_secs(4), beat).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(err = %error, "the replica's heartbeat was not written")
+            }
+            Err(_) => tracing::warn!("the replica's heartbeat took too long"),
+        }
+    }
+}
+
+/// Enters the replicas and keeps the heartbeat going.
+pub(crate) async fn join(
+    ground: &Ground,
+    node: &NodeInfo,
+    roles: &[String],
+    health: &Health,
+    spawner: &Spawner,
+) -> Result<Membership, StartError> {
+    let id = portico_base::id::new_id(&*ground.clock, &*ground.random);
+    let new = NewReplica {
+        id,
+        name: node.name.to_string(),
+        version: node.version.to_owned(),
+        roles: roles.to_vec(),
+        zone: node.zone.to_string(),
+        internal_url: None,
+    };
+    let membership = Membership {
+        replicas: ground.db.replicas(),
+        id,
+    };
+    membership.replicas.register(&new).await.map_err(|error| {
+        StartError::new(exit::DEPENDENCY, "the replica could not be entered").because(error)
+    })?;
+    let (beating, health, stop) = (
+        membership.clone(),
+        health.clone(),
+        spawner.stopping().clone(),
+    );
+    spawner.spawn("replica-heartbeat", async move {
+        let mut ticks = tokio::time::interval(portico_db::HEARTBEAT);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let state = match (health.started(), health.draining()) {
+                (_, true) => ReplicaState::Draining,
+                (true, false) => ReplicaState::Ready,
+                (false, false) => ReplicaState::Starting,
+            };
+            let numbers = serde_json::json!({});
+            let beat = beating.replicas.heartbeat(beating.id, state, &numbers);
+            match beat.await {
+                Ok(true) => {}
+                // The row was swept while we were away (a paused process): enter again.
+                Ok(false) => {
+                    if let Err(error) = beating.replicas.register(&new).await {
+                        tracing::warn!(err = %error, "the replica could not be entered again");
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(err = %error, "the replica's heartbeat was not written")
+                }
+            }
+        }
+    });
+    Ok(membership)
+}
+
+/// Starts what every process does besides its services.
+pub(crate) fn start(
+    ground: &Ground,
+    spawner: &Spawner,
+    health: &Health,
+    pulse: &Pulse,
+    config: &Arc<Config>,
+    telemetry: &Telemetry,
+) {
+    look_after_health(ground, spawner, health, pulse);
+    wake_other_replicas(ground, spawner);
+    crate::disk::watch(ground, spawner, config, telemetry);
+}
+
+fn look_after_health(ground: &Ground, spawner: &Spawner, health: &Health, pulse: &Pulse) {
+    let (health, pulse, clock) = (health.clone(), pulse.clone(), Arc::clone(&ground.clock));
+    let beat = pulse.clone();
+    let beat_clock = Arc::clone(&clock);
+    let stop = spawner.stopping().clone();
+    spawner.spawn("runtime-pulse", async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            beat.beat(&*beat_clock);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+        }
+    });
+    let stop = spawner.stopping().clone();
+    spawner.spawn("health-checks", async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(5));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => health.look().await,
+            }
+        }
+    });
+}
+
+/// Outbox topic → bus message, so that the followers of other replicas look at once. A lost message
+/// costs them one poll interval.
+fn wake_other_replicas(ground: &Ground, spawner: &Spawner) {
+    const TOPIC: &str = "outbox";
+    let bus = ground.state.bus();
+    // Wake-ups that came from the bus are not sent back to it, or two replicas would wake each other for ever.
+    let foreign: Arc<Mutex<Option<u64>>> = Arc::default();
+    let (publish, came_in) = (bus.clone(), Arc::clone(&foreign));
+    let subscription = ground.db.on_commit(None, move |topic, seq| {
+        if *came_in.lock() != Some(seq) {
+            publish.publish(TOPIC, format!("{topic} {seq}"));
+        }
+    });
+    let mut wakes = bus.subscribe(TOPIC);
+    let (db, stop) = (ground.db.clone(), spawner.stopping().clone());
+    spawner.spawn("outbox-wakes", async move {
+        let _subscription = subscription;
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = wakes.recv() => event,
+            };
+            match event {
+                portico_state::Event::Message(payload) => {
+                    let text = String::from_utf8_lossy(&payload);
+                    if let Some((topic, seq)) = text.split_once(' ') {
+                        let seq = seq.parse().unwrap_or(0);
+                        *foreign.lock() = Some(seq);
+                        db.wake(topic, seq);
+                        *foreign.lock() = None;
+                    }
+                }
+                // What was missed is found by the followers' own polling.
+                portico_state::Event::Lagged => {}
+            }
+        }
+    });
+}

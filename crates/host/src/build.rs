@@ -1,0 +1,361 @@
+//! From ground to services: secrets, database, state, then every service in its order.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use portico_base::envelope::MasterKeys;
+use portico_base::{Clock, Random, Secret};
+use portico_config::{Config, Fault};
+use portico_contract::audit::Audit;
+use portico_contract::credentials::Credentials;
+use portico_contract::settings::{Declaration, Settings};
+use portico_db::{Db, DbError, DbOptions, Migrations, Pooler, Tls, TlsMode};
+use portico_jobs::JobSet;
+use portico_state::{Deps, RedisOptions, State};
+
+use crate::audit_log::AuditLog;
+use crate::datadir::{DataDir, parse_key};
+use crate::disk::Disk;
+use crate::error::{StartError, exit};
+use crate::health::{Check, CheckResult, Health};
+use crate::operator::OperatorToken;
+use crate::own::OwnAddresses;
+use crate::process::{Composition, Options};
+use crate::provided::Provided;
+use crate::service::{BuildCx, BuiltService, NodeInfo, Worker};
+use crate::settings_file::FileSettings;
+use crate::spawn::Spawner;
+use crate::surface::Surface;
+use crate::telemetry::Telemetry;
+
+/// How long a dependency that is not there is waited for at the start (SD-1).
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What all services stand on.
+pub(crate) struct Ground {
+    pub(crate) db: Db,
+    pub(crate) state: State,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) keys: Arc<MasterKeys>,
+    pub(crate) operator: Arc<Secret<String>>,
+    pub(crate) file_settings: Arc<FileSettings>,
+    pub(crate) disk: Disk,
+}
+
+impl Ground {
+    /// Secrets → database → schema → key check → settings → state.
+    pub(crate) async fn lay(
+        options: &Options,
+        config: &Config,
+        data_dir: &DataDir,
+        composition: &Composition,
+        telemetry: &Telemetry,
+        spawner: &Spawner,
+    ) -> Result<Self, StartError> {
+        let operator = Arc::new(data_dir.operator_token(&*options.random)?);
+        let keys = Arc::new(master_keys(config, &*options.random)?);
+        let db = connect(config, &options.clock).await?;
+        let sets: Vec<(&str, Migrations)> = composition
+            .entries
+            .iter()
+            .map(|entry| (entry.service.name(), entry.service.migrations()))
+            .collect();
+        db.migrate(&sets).await.map_err(migration_error)?;
+        check_key(&db, &keys).await?;
+        let declarations: Vec<Declaration> = composition
+            .entries
+            .iter()
+            .flat_map(|e| e.service.settings().iter().copied())
+            .collect();
+        let file_settings = Arc::new(FileSettings::new(declarations));
+        file_settings.replace(config).map_err(|faults| {
+            StartError::new(exit::USAGE, portico_config::Faults(faults).to_string())
+        })?;
+        let state = state(config, options, telemetry, spawner)?;
+        Ok(Self {
+            db,
+            state,
+            clock: Arc::clone(&options.clock),
+            random: Arc::clone(&options.random),
+            keys,
+            operator,
+            file_settings,
+            disk: Disk::default(),
+        })
+    }
+}
+
+/// Everything that the services brought, as far as this process's roles use it.
+#[derive(Default)]
+pub(crate) struct All {
+    pub(crate) surfaces: Vec<Box<dyn Surface>>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) jobs: JobSet,
+    pub(crate) checks: Vec<Check>,
+}
+
+/// Builds all services in their order.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where everything meets"
+)]
+pub(crate) async fn all(
+    ground: &Ground,
+    composition: &Composition,
+    config: &Arc<Config>,
+    node: &NodeInfo,
+    telemetry: &Telemetry,
+    spawner: &Spawner,
+    own: &OwnAddresses,
+    health: &Arc<OnceLock<Health>>,
+) -> Result<All, StartError> {
+    let settings = Settings::new(ground.file_settings.clone());
+    let audit: Audit = Arc::new(AuditLog);
+    let mut provided = Provided::default();
+    let mut credentials = Credentials::default();
+    credentials.add(Arc::new(OperatorToken::new(Arc::clone(&ground.operator))));
+    let names: Vec<&'static str> = composition
+        .entries
+        .iter()
+        .map(|e| e.service.name())
+        .collect();
+    let mut built: Vec<BuiltService> = Vec::new();
+    let mut all = All {
+        checks: vec![database_check(&ground.db)],
+        ..All::default()
+    };
+    for entry in &composition.entries {
+        let mut cx = BuildCx {
+            config,
+            node,
+            db: &ground.db,
+            state: &ground.state,
+            telemetry,
+            clock: &ground.clock,
+            random: &ground.random,
+            settings: &settings,
+            audit: &audit,
+            keys: &ground.keys,
+            spawner,
+            own,
+            disk: &ground.disk,
+            health,
+            operator: &ground.operator,
+            built: &built,
+            provided: &mut provided,
+            credentials: &mut credentials,
+            names: &names,
+        };
+        let running = entry.service.build(&mut cx).await?;
+        let name = entry.service.name();
+        if entry.active {
+            built.push(BuiltService {
+                name,
+                routes: running.routes,
+                root: running.root,
+            });
+            all.surfaces.extend(running.surfaces);
+            all.workers.extend(running.workers);
+            all.jobs.extend(running.jobs);
+        } else {
+            built.push(BuiltService {
+                name,
+                routes: None,
+                root: Vec::new(),
+            });
+        }
+        all.checks.extend(running.checks);
+    }
+    Ok(all)
+}
+
+/// Database options from the configuration.
+#[must_use]
+pub fn db_options(config: &Config) -> DbOptions {
+    let section = &config.database;
+    let mut options = DbOptions::new(section.url.expose().to_owned());
+    if section.url.kind() == portico_config::DatabaseKind::Postgres {
+        options.max_connections = section.max_connections;
+    }
+    options.min_connections = section.min_connections.min(options.max_connections);
+    options.acquire_timeout = section.acquire_timeout_ms.get();
+    options.statement_timeout = section.statement_timeout_ms.get();
+    options.idle_timeout = section.idle_s.get();
+    options.max_lifetime = section.max_lifetime_s.get();
+    options.slow = section.slow_ms.get();
+    options.pooler = match section.pooler {
+        portico_config::Pooler::None => Pooler::None,
+        portico_config::Pooler::PgBouncer => Pooler::PgBouncer,
+    };
+    options.tls = Tls {
+        mode: match (section.tls.mode, &section.tls.ca_file) {
+            (portico_config::DatabaseTlsMode::Prefer, Some(_)) => None,
+            (portico_config::DatabaseTlsMode::Prefer, None) => Some(TlsMode::Prefer),
+            (portico_config::DatabaseTlsMode::Require, _) => Some(TlsMode::Require),
+            (portico_config::DatabaseTlsMode::VerifyFull, _) => Some(TlsMode::VerifyFull),
+        },
+        ca_file: section.tls.ca_file.clone(),
+        cert_file: section.tls.cert_file.clone(),
+        key_file: section.tls.key_file.clone(),
+    };
+    options
+}
+
+/// A failed migration with its exit code.
+#[must_use]
+pub fn migration_error(error: DbError) -> StartError {
+    let code = match error {
+        DbError::SchemaTooNew { .. } => exit::SCHEMA,
+        _ => exit::FAILED,
+    };
+    StartError::new(code, format!("the database's schema: {error}")).because(error)
+}
+
+async fn connect(config: &Config, clock: &Arc<dyn Clock>) -> Result<Db, StartError> {
+    let options = db_options(config);
+    let attempt = || Db::connect(&options, Arc::clone(clock));
+    patiently("the database", attempt).await
+}
+
+fn state(
+    config: &Config,
+    options: &Options,
+    telemetry: &Telemetry,
+    spawner: &Spawner,
+) -> Result<State, StartError> {
+    let section = &config.redis;
+    let redis = section.url.as_ref().map(|url| RedisOptions {
+        prefix: section.prefix.as_str().to_owned(),
+        pool: section.pool as usize,
+        connect_timeout: section.connect_timeout_ms.get(),
+        command_timeout: section.command_timeout_ms.get(),
+        ..RedisOptions::new(url.expose().to_owned())
+    });
+    let deps = Deps {
+        clock: Arc::clone(&options.clock),
+        random: Arc::clone(&options.random),
+        registry: telemetry.metrics.clone(),
+    };
+    let (state, driver) = match redis {
+        None => State::local(&deps),
+        Some(redis) => State::redis(&redis, &deps).map_err(|error| {
+            StartError::new(exit::USAGE, format!("redis.url: {error}")).because(error)
+        })?,
+    };
+    spawner.spawn("state", driver.run(spawner.stopping().clone()));
+    Ok(state)
+}
+
+/// Tries for a minute, with a line every five seconds.
+pub(crate) async fn patiently<T, E, F>(what: &str, attempt: impl Fn() -> F) -> Result<T, StartError>
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let begin = tokio::time::Instant::now();
+    loop {
+        match attempt().await {
+            Ok(there) => return Ok(there),
+            Err(error) if begin.elapsed() >= PATIENCE || !is_patient(&error) => {
+                return Err(StartError::new(
+                    exit::DEPENDENCY,
+                    format!(
+                        "{what} cannot be reached: {}",
+                        portico_web::problem::chain(&error)
+                    ),
+                )
+                .because(error));
+            }
+            Err(error) => {
+                tracing::warn!(err = %portico_web::problem::chain(&error), "{what} is not there yet");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    }
+}
+
+/// A wrong certificate or password does not get better by waiting.
+fn is_patient(error: &(dyn std::error::Error + 'static)) -> bool {
+    let text = portico_web::problem::chain(error).to_lowercase();
+    ![
+        "certificate",
+        "password authentication",
+        "unable to open database file",
+        "no such host",
+    ]
+    .iter()
+    .any(|word| text.contains(word))
+}
+
+fn master_keys(config: &Config, random: &dyn Random) -> Result<MasterKeys, StartError> {
+    let section = &config.keys;
+    let key = match &section.master {
+        Some(key) => key.0.clone(),
+        None => DataDir::master_key(&section.master_file, random)?,
+    };
+    let mut keys = MasterKeys::new(&key_id(&key), *key.expose());
+    for file in &section.previous_files {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            StartError::new(
+                exit::KEY,
+                format!("cannot read the previous key {}: {error}", file.display()),
+            )
+        })?;
+        let previous = parse_key(&text).ok_or_else(|| {
+            StartError::new(
+                exit::KEY,
+                format!("{} is not a key of 64 hex digits", file.display()),
+            )
+        })?;
+        keys = keys.with_previous(&key_id(&previous), *previous.expose());
+    }
+    Ok(keys)
+}
+
+/// A key's id: the first eight hex digits of its hash, so that the same key has the same id everywhere.
+fn key_id(key: &Secret<[u8; 32]>) -> String {
+    let hash = portico_base::secret::token_hash(&format!("portico/key-id/1|{:?}", key.expose()));
+    hash[..4]
+        .iter()
+        .fold(String::from("mk"), |id, byte| format!("{id}{byte:02x}"))
+}
+
+async fn check_key(db: &Db, keys: &MasterKeys) -> Result<(), StartError> {
+    let mine = keys.check_value();
+    let theirs = db.claim_key_check(&mine).await.map_err(|error| {
+        StartError::new(exit::FAILED, "the key check could not be read").because(error)
+    })?;
+    if mine == theirs {
+        return Ok(());
+    }
+    Err(StartError::new(
+        exit::KEY,
+        "the master key is not the one that this database was made with; give the right `keys.master_file`",
+    ))
+}
+
+fn database_check(db: &Db) -> Check {
+    let db = db.clone();
+    Check {
+        name: "database",
+        // The gateway goes on with what it knows (HL-2), so a lost database never makes it unready;
+        // the built-in services answer 503 themselves.
+        unready_after: None,
+        run: Arc::new(move || {
+            let db = db.clone();
+            Box::pin(async move {
+                match db.ping().await {
+                    Ok(()) => CheckResult::Ok,
+                    Err(error) => CheckResult::Failed(error.to_string()),
+                }
+            })
+        }),
+    }
+}
+
+/// Checks the settings of a configuration against their declarations.
+#[must_use]
+pub fn check_settings(config: &Config, declarations: &[Declaration]) -> Vec<Fault> {
+    crate::settings_file::faults(config, declarations)
+}

@@ -1,0 +1,87 @@
+//! Figures of database and jobs as metrics: read from their own counters at each scrape.
+
+use portico_db::Db;
+use portico_jobs::Runner;
+use portico_telemetry::metrics::{CounterFamily, GaugeFamily, Registry};
+
+static POOL: GaugeFamily = GaugeFamily::new(
+    "portico_db_pool_connections",
+    "Connections to the database by pool and state.",
+    &["pool", "state"],
+    8,
+);
+static ERRORS: CounterFamily = CounterFamily::new(
+    "portico_db_errors_total",
+    "Errors of the database by kind.",
+    &["kind"],
+    16,
+);
+static BUSY: CounterFamily = CounterFamily::new(
+    "portico_db_busy_total",
+    "Times that SQLite was busy with another writer.",
+    &[],
+    1,
+);
+static WAL: GaugeFamily = GaugeFamily::new(
+    "portico_db_wal_bytes",
+    "Size of SQLite's write-ahead log.",
+    &[],
+    1,
+);
+static RUNS: CounterFamily = CounterFamily::new(
+    "portico_jobs_runs_total",
+    "Runs of periodic jobs by job and result, in this process.",
+    &["kind", "result"],
+    300,
+);
+static LEASE: GaugeFamily = GaugeFamily::new(
+    "portico_lease_held",
+    "1 for each lease that this process holds.",
+    &["name"],
+    64,
+);
+
+/// Declares what [`export`] exports and what the host exports itself, for the documentation.
+pub fn declare_metrics(registry: &Registry) {
+    registry.declare(&crate::telemetry::families());
+    registry.declare(&[
+        POOL.family(),
+        ERRORS.family(),
+        BUSY.family(),
+        WAL.family(),
+        RUNS.family(),
+        LEASE.family(),
+    ]);
+}
+
+/// Adds the figures to every scrape.
+pub(crate) fn export(registry: &Registry, db: &Db, jobs: &Runner) {
+    declare_metrics(registry);
+    let (db, jobs) = (db.clone(), jobs.clone());
+    registry.collect_with(move |samples| {
+        for (pool, connections) in db.connections() {
+            samples.gauge(&POOL, &[pool, "used"], f64::from(connections.used));
+            samples.gauge(&POOL, &[pool, "idle"], f64::from(connections.idle));
+            samples.gauge(&POOL, &[pool, "max"], f64::from(connections.max));
+        }
+        for (kind, count) in db.metrics().errors() {
+            samples.counter(&ERRORS, &[kind], count as f64);
+        }
+        samples.counter(&BUSY, &[], db.metrics().busy_total() as f64);
+        if let Some(bytes) = db.wal_bytes() {
+            samples.gauge(&WAL, &[], bytes as f64);
+        }
+        for job in jobs.status() {
+            for (result, count) in [
+                ("done", job.done),
+                ("failed", job.failed),
+                ("cancelled", job.cancelled),
+            ] {
+                samples.counter(&RUNS, &[job.name, result], count as f64);
+            }
+        }
+        for name in jobs.held_leases() {
+            samples.gauge(&LEASE, &[&name], 1.0);
+        }
+    });
+}

@@ -1,0 +1,38 @@
+//! The host: what a service is, how a process starts, serves, drains and stops.
+//!
+//! Start: everything is parsed, all faults are reported at once, then lock → connect → migrate →
+//! build in order → ready → listeners last. Stop: unready → drain with a deadline → workers in
+//! reverse → flush.
+
+mod admin;
+mod audit_log;
+mod background;
+mod build;
+pub mod datadir;
+mod disk;
+mod error;
+mod figures;
+pub mod health;
+mod operator;
+pub mod own;
+pub mod process;
+mod provided;
+mod service;
+mod settings_file;
+pub mod spawn;
+mod surface;
+mod telemetry;
+
+pub use build::{check_settings, db_options, migration_error};
+pub use disk::Disk;
+pub use error::{StartError, exit};
+pub use figures::declare_metrics;
+pub use health::{Check, CheckResult, Health};
+pub use own::OwnAddresses;
+pub use process::{Composition, Entry, Options, Process, Ready};
+pub use provided::Provided;
+pub use service::{BuildCx, BuiltService, NodeInfo, Running, Service, Worker};
+pub use settings_file::FileSettings;
+pub use spawn::Spawner;
+pub use surface::{Drained, HttpSurface, Open, Surface};
+pub use telemetry::Telemetry;

@@ -1,0 +1,414 @@
+//! A process: start in a fixed order, run, stop in the reverse.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use portico_base::{Clock, Random};
+use portico_config::{Config, Loaded};
+use portico_db::Db;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::admin::{self, Admin, Pulse};
+use crate::background;
+use crate::build::{self, Ground};
+use crate::datadir::DataDir;
+use crate::error::{StartError, exit};
+use crate::health::Health;
+use crate::own::OwnAddresses;
+use crate::service::{NodeInfo, Service, Worker};
+use crate::settings_file::FileSettings;
+use crate::spawn::Spawner;
+use crate::surface::{HttpSurface, Open, Surface};
+use crate::telemetry::Telemetry;
+
+/// A service of the binary, and whether this process's roles open its surfaces.
+pub struct Entry {
+    /// The service.
+    pub service: Box<dyn Service>,
+    /// True when this process opens its surfaces and runs its workers.
+    pub active: bool,
+}
+
+/// What the binary consists of.
+pub struct Composition {
+    /// Services in the order in which they are built; the gateway is the last.
+    pub entries: Vec<Entry>,
+    /// Version of the binary.
+    pub version: &'static str,
+    /// Commit it was built from.
+    pub commit: &'static str,
+    /// Compiler.
+    pub rustc: &'static str,
+}
+
+/// How to start.
+#[derive(Clone)]
+pub struct Options {
+    /// The configuration.
+    pub loaded: Arc<Loaded>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub random: Arc<dyn Random>,
+    /// A taken port is answered by the next free one of the 20 above it (the zero-argument start).
+    pub next_free_port: bool,
+    /// Logs are set up by this process; a test that runs several processes sets them up itself.
+    pub own_logs: bool,
+}
+
+/// The real addresses of a process that accepts connections.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Always `ready`.
+    pub event: &'static str,
+    /// Listener → URL (`http`, `https`, `consul`, `admin`).
+    #[serde(flatten)]
+    pub urls: Map<String, Value>,
+    /// Process id.
+    pub pid: u32,
+    /// Version of the binary.
+    pub version: &'static str,
+    /// The data directory.
+    pub data_dir: String,
+}
+
+impl Ready {
+    /// The URL of a listener, when it is open.
+    #[must_use]
+    pub fn url(&self, name: &str) -> Option<&str> {
+        self.urls.get(name).and_then(Value::as_str)
+    }
+}
+
+/// A running process.
+pub struct Process {
+    data_dir: DataDir,
+    db: Db,
+    config: Arc<Config>,
+    health: Health,
+    spawner: Spawner,
+    surfaces: Vec<Box<dyn Open>>,
+    admin: Option<Box<dyn Open>>,
+    telemetry: Telemetry,
+    replica: background::Membership,
+    settings: Arc<FileSettings>,
+    ready: Ready,
+    loaded: Arc<Loaded>,
+    metrics_token_needed: bool,
+}
+
+/// How a stop ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// What had to be cut; empty after a clean stop.
+    pub cut: Vec<String>,
+}
+
+impl Process {
+    /// Starts everything; listeners are bound last.
+    ///
+    /// # Errors
+    /// With a sentence and the exit code of [`exit`].
+    pub async fn start(options: Options, composition: Composition) -> Result<Self, StartError> {
+        let config = Arc::new(options.loaded.config.clone());
+        let data_dir = DataDir::open(&config.node.data_dir, &*options.clock)?;
+        let node = node_info(&config, &options, composition.version);
+        let (telemetry, driver) = Telemetry::start(
+            &config,
+            &composition,
+            &node.name,
+            &options.clock,
+            &options.random,
+            options.own_logs,
+        )?;
+        let spawner = Spawner::new(tokio::runtime::Handle::current());
+        let stopping = spawner.stopping().clone();
+        spawner.spawn("traces", driver.run(stopping));
+        let ground = Ground::lay(
+            &options,
+            &config,
+            &data_dir,
+            &composition,
+            &telemetry,
+            &spawner,
+        )
+        .await?;
+        let own = OwnAddresses::default();
+        let health_cell: Arc<OnceLock<Health>> = Arc::default();
+        let mut built = build::all(
+            &ground,
+            &composition,
+            &config,
+            &node,
+            &telemetry,
+            &spawner,
+            &own,
+            &health_cell,
+        )
+        .await?;
+
+        let health = Health::new(
+            Arc::clone(&options.clock),
+            std::mem::take(&mut built.checks),
+        );
+        // Set once, here, before anybody can ask.
+        let _ = health_cell.set(health.clone());
+        let pulse = Pulse::default();
+        pulse.beat(&*options.clock);
+        let roles: Arc<[String]> = config.node.roles.iter().map(ToString::to_string).collect();
+        let membership = background::join(&ground, &node, &roles, &health, &spawner).await?;
+        background::start(&ground, &spawner, &health, &pulse, &config, &telemetry);
+        let jobs = portico_jobs::Runner::new(
+            ground.db.clone(),
+            Arc::clone(&options.clock),
+            Arc::clone(&options.random),
+            &node.name,
+            built.jobs,
+        )
+        .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?;
+        jobs.start(spawner.tasks(), spawner.stopping());
+        crate::figures::export(&telemetry.metrics, &ground.db, &jobs);
+        for Worker { name, run } in built.workers {
+            spawner.spawn(name, run(spawner.stopping().clone()));
+        }
+
+        let mut bound = Bound {
+            own,
+            next_free_port: options.next_free_port,
+            urls: Map::new(),
+        };
+        let mut surfaces = Vec::new();
+        for surface in built.surfaces {
+            surfaces.push(bound.bind(surface)?);
+        }
+        let metrics_token_needed = !config.listen.admin.is_private();
+        let admin = match config.listen.admin.addr() {
+            None => None,
+            Some(address) => {
+                let router = admin::router(Admin {
+                    health: health.clone(),
+                    metrics: telemetry.metrics.clone(),
+                    metrics_enabled: config.telemetry.metrics.enabled,
+                    token: config
+                        .telemetry
+                        .metrics
+                        .token
+                        .clone()
+                        .filter(|_| metrics_token_needed)
+                        .map(Arc::new),
+                    pulse,
+                    clock: Arc::clone(&options.clock),
+                    version: composition.version,
+                    replica: Arc::clone(&node.name),
+                    roles,
+                });
+                let surface = HttpSurface::new(
+                    "admin",
+                    address,
+                    router,
+                    portico_web::serve::Limits {
+                        connections: 1024,
+                        ..Default::default()
+                    },
+                    spawner.runtime().clone(),
+                );
+                Some(bound.bind(Box::new(surface))?)
+            }
+        };
+        health.set_started();
+        membership.ready().await;
+        let ready = Ready {
+            event: "ready",
+            urls: bound.urls,
+            pid: std::process::id(),
+            version: composition.version,
+            data_dir: data_dir.path().display().to_string(),
+        };
+        data_dir.write_ready(&serde_json::to_string(&ready).unwrap_or_default())?;
+        Ok(Self {
+            data_dir,
+            db: ground.db.clone(),
+            config,
+            health,
+            spawner,
+            surfaces,
+            admin,
+            telemetry,
+            replica: membership,
+            settings: ground.file_settings.clone(),
+            ready,
+            loaded: options.loaded,
+            metrics_token_needed,
+        })
+    }
+
+    /// The real addresses.
+    #[must_use]
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Health of the process.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Path of the operator's token.
+    #[must_use]
+    pub fn operator_token_file(&self) -> std::path::PathBuf {
+        self.data_dir.path().join(crate::datadir::OPERATOR_TOKEN)
+    }
+
+    /// Takes over a new configuration as far as it can change at run time (CF-5).
+    ///
+    /// # Errors
+    /// Every fault in the settings; then nothing was taken over.
+    pub fn reload(&mut self, loaded: Arc<Loaded>) -> Result<Vec<String>, String> {
+        let changes = portico_config::diff(&self.loaded, &loaded);
+        self.settings
+            .replace(&loaded.config)
+            .map_err(|faults| portico_config::Faults(faults).to_string())?;
+        self.telemetry.reload(&loaded.config);
+        let restart: Vec<String> = changes
+            .restart
+            .into_iter()
+            .map(|change| change.key)
+            .collect();
+        for key in &restart {
+            tracing::warn!(key, "this change needs a restart");
+        }
+        self.loaded = loaded;
+        Ok(restart)
+    }
+
+    /// Stops: unready, drain, workers in reverse, flush. `force` ends the waiting early.
+    pub async fn stop(mut self, force: impl Future<Output = ()>) -> Stopped {
+        let shutdown = self.config.shutdown.clone();
+        let delay = self.config.drain_delay();
+        self.health.set_draining();
+        self.data_dir.remove_ready();
+        self.replica.draining().await;
+        let work = async {
+            tokio::time::sleep(delay).await;
+            let mut cut = Vec::new();
+            let drains: Vec<_> = std::mem::take(&mut self.surfaces)
+                .into_iter()
+                .map(|s| s.drain(shutdown.grace_s.get()))
+                .collect();
+            for drained in futures_util::future::join_all(drains).await {
+                cut.extend(drained.cut);
+            }
+            let left = self.spawner.stop(Duration::from_secs(5)).await;
+            if left > 0 {
+                cut.push(format!("{left} background tasks"));
+            }
+            cut
+        };
+        let limit = delay + shutdown.force_s.get();
+        let cut = tokio::select! {
+            cut = work => cut,
+            () = force => vec!["a second signal came".to_owned()],
+            () = tokio::time::sleep(limit) => vec![format!("not finished after {} s", limit.as_secs())],
+        };
+        self.replica.leave().await;
+        if let Some(admin) = self.admin.take() {
+            admin.drain(Duration::from_millis(200)).await;
+        }
+        if let Err(error) = self.db.checkpoint().await {
+            tracing::warn!(err = %error, "the database could not be checkpointed");
+        }
+        self.db.close().await;
+        self.telemetry.close();
+        Stopped { cut }
+    }
+
+    /// True when `/metrics` asks for a token.
+    #[must_use]
+    pub const fn metrics_token_needed(&self) -> bool {
+        self.metrics_token_needed
+    }
+}
+
+struct Bound {
+    own: OwnAddresses,
+    next_free_port: bool,
+    urls: Map<String, Value>,
+}
+
+impl Bound {
+    fn bind(&mut self, mut surface: Box<dyn Surface>) -> Result<Box<dyn Open>, StartError> {
+        let wanted = surface.address();
+        let name = surface.name();
+        let tries = if self.next_free_port && wanted.port() != 0 {
+            20
+        } else {
+            0
+        };
+        let mut address = wanted;
+        loop {
+            match surface.bind(address) {
+                Ok(open) => {
+                    let local = open.local_address();
+                    self.own.add(local);
+                    let url = Value::from(format!("{}://{}", surface.scheme(), reachable(local)));
+                    self.urls.insert(name.to_owned(), url);
+                    return Ok(open);
+                }
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::AddrInUse
+                        && address.port() < wanted.port().saturating_add(tries) =>
+                {
+                    address.set_port(address.port() + 1);
+                }
+                Err(error) => {
+                    return Err(StartError::new(
+                        exit::FAILED,
+                        format!("listen.{name}: cannot listen on {wanted}: {error}"),
+                    )
+                    .because(error));
+                }
+            }
+        }
+    }
+}
+
+/// The address as somebody on this machine can use it.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr = if address.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn node_info(config: &Config, options: &Options, version: &'static str) -> NodeInfo {
+    let host = host_name();
+    let name = match &config.node.name {
+        Some(name) => name.as_str().to_owned(),
+        None => portico_db::replica_name(&host, &*options.random),
+    };
+    NodeInfo {
+        name: Arc::from(name),
+        host: Arc::from(host),
+        zone: Arc::from(config.node.zone.as_ref().map_or("", |zone| zone.as_str())),
+        version,
+        data_dir: config.node.data_dir.clone(),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

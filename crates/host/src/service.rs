@@ -1,0 +1,181 @@
+//! What a service is: its name, its schema, its settings, and how it is built.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use futures_util::future::BoxFuture;
+use portico_base::envelope::MasterKeys;
+use portico_base::{Clock, Random, Secret};
+use portico_config::Config;
+use portico_contract::audit::Audit;
+use portico_contract::credentials::{CredentialSource, Credentials};
+use portico_contract::settings::{Declaration, Settings};
+use portico_db::{Db, Migrations};
+use portico_jobs::JobSet;
+use portico_state::State;
+use portico_web::Built;
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::Disk;
+use crate::error::StartError;
+use crate::health::{Check, Health};
+use crate::own::OwnAddresses;
+use crate::provided::Provided;
+use crate::spawn::Spawner;
+use crate::surface::Surface;
+use crate::telemetry::Telemetry;
+
+/// A part of the platform: a library with its own tables, settings, routes and workers.
+pub trait Service: Send + Sync + 'static {
+    /// Route prefix, configuration section and metric label.
+    fn name(&self) -> &'static str;
+
+    /// Its tables, one step after the other.
+    fn migrations(&self) -> Migrations;
+
+    /// Its settings.
+    fn settings(&self) -> &'static [Declaration] {
+        &[]
+    }
+
+    /// Builds it. May read the database (its snapshots must be loaded when it is ready) but serves nothing yet.
+    ///
+    /// # Errors
+    /// When something it needs is missing.
+    fn build<'a>(&'a self, cx: &'a mut BuildCx<'_>) -> BoxFuture<'a, Result<Running, StartError>>;
+}
+
+/// What a built service brings. The host uses only what the process's roles ask for.
+#[derive(Default)]
+pub struct Running {
+    /// Routes below `/api/{service}`.
+    pub routes: Option<Built>,
+    /// Further root prefixes that it serves (`/docs`), without the prefix removed.
+    pub root: Vec<(&'static str, Router)>,
+    /// Listeners, bound last.
+    pub surfaces: Vec<Box<dyn Surface>>,
+    /// Long-running work.
+    pub workers: Vec<Worker>,
+    /// Work that is due again and again.
+    pub jobs: JobSet,
+    /// Health checks.
+    pub checks: Vec<Check>,
+}
+
+/// Long-running work; ends soon after its token is cancelled.
+pub struct Worker {
+    /// Its name in logs.
+    pub name: &'static str,
+    /// Runs until told to stop.
+    pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+}
+
+impl Worker {
+    /// Work from a function of the stop token.
+    pub fn new<F>(
+        name: &'static str,
+        run: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            name,
+            run: Box::new(move |stop| Box::pin(run(stop))),
+        }
+    }
+}
+
+/// A service that was built earlier in this process.
+#[derive(Clone)]
+pub struct BuiltService {
+    /// Its name.
+    pub name: &'static str,
+    /// Its routes; nothing when its role does not run here.
+    pub routes: Option<Built>,
+    /// Further root prefixes.
+    pub root: Vec<(&'static str, Router)>,
+}
+
+/// This process among the replicas.
+#[derive(Debug, Clone)]
+pub struct NodeInfo {
+    /// Name of the replica: `node.name`, or the host name and four random letters.
+    pub name: Arc<str>,
+    /// Host name of the machine.
+    pub host: Arc<str>,
+    /// Zone, empty when unknown.
+    pub zone: Arc<str>,
+    /// Version of the binary.
+    pub version: &'static str,
+    /// The data directory.
+    pub data_dir: PathBuf,
+}
+
+/// Everything that a service is built from.
+pub struct BuildCx<'a> {
+    /// The configuration as loaded.
+    pub config: &'a Arc<Config>,
+    /// This process.
+    pub node: &'a NodeInfo,
+    /// The database.
+    pub db: &'a Db,
+    /// Cache, bus, limits: in process or Redis.
+    pub state: &'a State,
+    /// Logs, metrics, traces.
+    pub telemetry: &'a Telemetry,
+    /// Where time comes from.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Where randomness comes from.
+    pub random: &'a Arc<dyn Random>,
+    /// Business configuration.
+    pub settings: &'a Settings,
+    /// Where changes are recorded.
+    pub audit: &'a Audit,
+    /// Keys for secrets at rest.
+    pub keys: &'a Arc<MasterKeys>,
+    /// Tracked tasks on the shared runtime.
+    pub spawner: &'a Spawner,
+    /// Our own listeners.
+    pub own: &'a OwnAddresses,
+    /// Whether the disk is low.
+    pub disk: &'a Disk,
+    /// Health of the process; complete once all services are built.
+    pub health: &'a Arc<std::sync::OnceLock<Health>>,
+    /// The operator's token.
+    pub operator: &'a Arc<Secret<String>>,
+    /// Services built before this one.
+    pub built: &'a [BuiltService],
+    /// Contracts provided by services built before this one.
+    pub provided: &'a mut Provided,
+    /// Sources of credentials; complete for the service that is built last.
+    pub credentials: &'a mut Credentials,
+    /// Names of all services of this binary, built or not yet.
+    pub names: &'a [&'static str],
+}
+
+impl BuildCx<'_> {
+    /// Provides an implementation of a contract to services built later.
+    pub fn provide<T: ?Sized + Send + Sync + 'static>(&mut self, contract: Arc<T>) {
+        self.provided.put(contract);
+    }
+
+    /// An implementation that a service built earlier provided.
+    ///
+    /// # Errors
+    /// When nobody did: an error of composition.
+    pub fn require<T: ?Sized + Send + Sync + 'static>(&self) -> Result<Arc<T>, StartError> {
+        self.provided.get().ok_or_else(|| {
+            StartError::new(
+                crate::exit::FAILED,
+                format!("nobody provides {}", std::any::type_name::<T>()),
+            )
+        })
+    }
+
+    /// Adds a source of credentials.
+    pub fn add_credentials(&mut self, source: Arc<dyn CredentialSource>) {
+        self.credentials.add(source);
+    }
+}

@@ -1,0 +1,58 @@
+//! What the first start says: at most twelve lines, all of them useful.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use portico_host::Ready;
+
+/// Prints the banner.
+pub(crate) fn print(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool) {
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print!("{}", text(ready, token_file, demo, anonymous, colours));
+}
+
+fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: bool) -> String {
+    let bold = |text: &str| if colours { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+    let mut lines = vec![bold(&format!("Portico {} is ready", ready.version))];
+    let mut line = |name: &str, value: &str| lines.push(format!("  {name:9} {value}"));
+    let gateway = ready.url("http").or_else(|| ready.url("https")).unwrap_or("off");
+    line("gateway", gateway);
+    match ready.url("consul") {
+        Some(url) if anonymous => line("consul", &format!("{url}  (open to programs on this machine)")),
+        Some(url) => line("consul", url),
+        None => {}
+    }
+    if let Some(url) = ready.url("admin") {
+        line("health", &format!("{url}/health"));
+    }
+    line("data", &ready.data_dir);
+    if demo {
+        line("try", &format!("curl {gateway}/api/echo/hello   curl {gateway}/api/clock/"));
+    }
+    line("yours", "portico run --name hello --public -- python3 -m http.server {port}");
+    line("token", &format!("curl -H @{} {gateway}/api/registry/services", token_file.display()));
+    lines.push("stop with Ctrl-C".to_owned());
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn at_most_twelve_lines() {
+        let urls = json!({ "http": "http://127.0.0.1:8080", "consul": "http://127.0.0.1:8500", "admin": "http://127.0.0.1:9100" });
+        let ready = Ready {
+            event: "ready",
+            urls: urls.as_object().cloned().unwrap_or_default(),
+            pid: 1,
+            version: "0.1.0",
+            data_dir: "portico-data".to_owned(),
+        };
+        let text = text(&ready, Path::new("portico-data/operator.token"), true, true, false);
+        assert!(text.lines().count() <= 12, "{text}");
+        assert!(text.contains("http://127.0.0.1:8080/api/echo/hello"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The binary: command line, list of services, process roles.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod banner;
+mod cli;
+mod client;
+mod composition;
+mod config;
+mod demo;
+mod docs;
+mod health;
+mod migrate;
+mod names;
+mod run;
+mod serve;
+mod signal;
+mod status;
+mod token;
+mod version;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use portico_host::{StartError, exit};
+
+use crate::cli::{Cli, Command, ConfigCommand, PluginCommand, RegistryCommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The only failure is that a provider is installed already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("portico: {error:#}");
+            ExitCode::from(error.downcast_ref::<StartError>().map_or(exit::FAILED, |e| e.code))
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8> {
+    match cli.command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve))) {
+        Command::Serve(args) => serve::run(&args),
+        Command::Run(args) => small(run::run(*args)),
+        Command::Status(args) => small(status::run(args)),
+        Command::Health(args) => small(health::run(args)),
+        Command::Demo(args) => small(async { demo::run(args).await.map(|()| 0) }),
+        Command::Config(ConfigCommand::Default) => done(config::print_default),
+        Command::Config(ConfigCommand::Schema) => done(config::print_schema),
+        Command::Config(ConfigCommand::Docs) => done(config::print_docs),
+        Command::Config(ConfigCommand::Check(flags)) => Ok(config::check(&flags)),
+        Command::Config(ConfigCommand::Show { flags, origin }) => Ok(config::show(&flags, origin)),
+        Command::Migrate(args) => small(migrate::run(args)),
+        Command::Plugin(PluginCommand::Token(args)) => small(token::create(args)),
+        Command::Plugin(PluginCommand::Tokens(args)) => small(token::list(args)),
+        Command::Plugin(PluginCommand::Revoke { connect, id }) => small(token::revoke(connect, id)),
+        Command::Registry(RegistryCommand::Reserve { connect, name }) => small(names::reserve(connect, name)),
+        Command::Registry(RegistryCommand::Release { connect, name }) => small(names::release(connect, name)),
+        Command::Docs(which) => docs::print(which).map(|()| 0),
+        Command::Version { json } => done(|| version::print(json)),
+    }
+}
+
+fn done(print: impl FnOnce()) -> Result<u8> {
+    print();
+    Ok(0)
+}
+
+/// Runs a command that needs no more than one thread.
+fn small(command: impl Future<Output = Result<u8>>) -> Result<u8> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be made")?
+        .block_on(command)
+}

@@ -1,0 +1,150 @@
+//! `portico serve`: start, say where, run until told to stop.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use portico_base::{Secret, SystemClock, SystemRandom};
+use portico_config::{Flag, Loaded};
+use portico_host::datadir::read_operator_token;
+use portico_host::{Options, Process, exit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServeArgs;
+use crate::client::Client;
+use crate::run::{Output, supervise};
+use crate::{banner, composition, config, demo};
+
+/// Serves until a signal; exit code 0 after a clean stop.
+pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
+    let loaded = match load(args) {
+        Ok(loaded) => Arc::new(loaded),
+        Err(faults) => {
+            eprintln!("{faults}");
+            return Ok(exit::USAGE);
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("portico: warning: {warning}");
+    }
+    raise_descriptors(&loaded);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("portico-shared")
+        .enable_all()
+        .build()
+        .context("the runtime could not be made")?;
+    runtime.block_on(serve(args.clone(), loaded))
+}
+
+fn load(args: &ServeArgs) -> std::result::Result<Loaded, portico_config::Faults> {
+    let mut more = Vec::new();
+    if args.insecure_listen {
+        more.push(Flag::new("listen.insecure", "true", "--insecure-listen"));
+    }
+    config::load(&args.config, more)
+}
+
+async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let options = Options {
+        loaded: Arc::clone(&loaded),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        next_free_port: zero_arguments(&args, &loaded),
+        own_logs: true,
+    };
+    let composition = composition::composition(&loaded.config);
+    let mut process = Process::start(options, composition).await?;
+    let demo = loaded.config.demo();
+    if args.ready_json {
+        println!("{}", serde_json::to_string(process.ready())?);
+    } else if !args.quiet {
+        let anonymous = loaded.config.anonymous_consul().is_ok();
+        banner::print(process.ready(), &process.operator_token_file(), demo, anonymous);
+    }
+    let stop_demo = CancellationToken::new();
+    let demo = demo.then(|| start_demo(&process, stop_demo.clone())).transpose()?;
+
+    let stop = crate::signal::first();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = hangup.recv() => reload(&args, &mut process),
+        }
+    }
+    stop_demo.cancel();
+    if let Some(demo) = demo {
+        // The demo's children deregister through the gateway, so they leave before it drains.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), demo).await;
+    }
+    let stopped = process.stop(crate::signal::first()).await;
+    if stopped.cut.is_empty() {
+        return Ok(0);
+    }
+    for cut in &stopped.cut {
+        eprintln!("portico: cut at the stop: {cut}");
+    }
+    Ok(exit::FAILED)
+}
+
+fn reload(args: &ServeArgs, process: &mut Process) {
+    let result = load(args).map_err(|faults| faults.to_string()).and_then(|loaded| {
+        process.reload(Arc::new(loaded))
+    });
+    match result {
+        Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
+        Ok(restart) => {
+            tracing::warn!(keys = restart.join(", "), "configuration reloaded; these changes need a restart");
+        }
+        Err(faults) => tracing::error!(err = %faults, "the configuration was not reloaded, the old values hold"),
+    }
+}
+
+/// Nothing was chosen: a taken port is answered by the next free one.
+fn zero_arguments(args: &ServeArgs, loaded: &Loaded) -> bool {
+    let flags = &args.config;
+    loaded.file.is_none()
+        && flags.listen.is_none()
+        && flags.consul_listen.is_none()
+        && flags.admin_listen.is_none()
+}
+
+fn start_demo(
+    process: &Process,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()> + use<>> {
+    let url = process.ready().url("http").unwrap_or_default().to_owned();
+    let token = read_operator_token(&process.operator_token_file())?
+        .unwrap_or_else(|| Secret::from(String::new()));
+    let client = Client::new(&url, token, None)?;
+    let mut copies = tokio::task::JoinSet::new();
+    for plan in demo::plans()? {
+        let (client, stop) = (client.clone(), stop.clone());
+        copies.spawn(async move {
+            // Demo plug-ins never change on disk.
+            let (_keep, changed) = watch::channel(0);
+            let output = Output::new();
+            let name = plan.label.clone();
+            if let Err(error) = supervise(&client, plan, &output, changed, stop).await {
+                tracing::warn!(service = name, err = %format!("{error:#}"), "a demo plug-in could not run");
+            }
+        });
+    }
+    Ok(async move { while copies.join_next().await.is_some() {} })
+}
+
+/// Raises the limit of open files to the hard limit, or to what the configuration says.
+fn raise_descriptors(loaded: &Loaded) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = loaded.config.limits.nofile.unwrap_or(hard).min(hard);
+    if wanted > soft
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    {
+        eprintln!("portico: warning: the limit of open files stays at {soft}: {error}");
+    }
+}

@@ -1,0 +1,16 @@
+//! Logs, metrics and traces of the process: what OB-1 to OB-34 ask for, without a global registry.
+//!
+//! Metrics are declared as statics and counted through kept handles of a [`metrics::Registry`]; logs go
+//! through `tracing` into one non-blocking writer that masks; the access log has a stream of its own;
+//! finished spans go to exporters behind one trait. OpenTelemetry's types do not leave this crate.
+
+pub mod access;
+mod json;
+pub mod logs;
+pub mod mask;
+pub mod metrics;
+pub mod rolling;
+mod sink;
+pub mod trace;
+
+pub use sink::Sink;
