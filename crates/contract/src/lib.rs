@@ -4,5 +4,6 @@ pub mod address;
 pub mod audit;
 pub mod credentials;
 pub mod directory;
+pub mod documents;
 pub mod settings;
 pub mod streams;
