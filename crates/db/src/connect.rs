@@ -11,9 +11,7 @@ use std::time::Duration;
 use portico_base::Clock;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, Row as _};
 use tokio_util::task::TaskTracker;
 
@@ -35,8 +33,9 @@ const CACHE: &str = "-16000";
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a connection may take to answer when the network is under suspicion.
 const PROBE: Duration = Duration::from_secs(2);
-/// A transaction that does nothing for so long was forgotten by its owner.
-const FORGOTTEN_MS: &str = "60000";
+/// A transaction that does nothing for so long belongs to a process that is paused or gone, and may keep
+/// others from the counter of the outbox: the server ends it.
+pub(crate) const FORGOTTEN_MS: &str = "10000";
 /// Oldest PostgreSQL that the suite runs on, as `server_version_num`.
 const OLDEST_SERVER: i32 = 150_000;
 
@@ -54,7 +53,10 @@ pub(crate) async fn connect(options: &DbOptions, clock: Arc<dyn Clock>) -> Resul
         let (pools, file) = open_sqlite(options).await?;
         (pools, Some(GroupSync::of_log(log_of(&file))), false)
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        let suspect = (Arc::clone(&clock), Arc::clone(&suspect_until_ms));
+        let suspect = Suspicion {
+            clock: Arc::clone(&clock),
+            until_ms: Arc::clone(&suspect_until_ms),
+        };
         let (pool, lazy) = open_postgres(options, suspect).await?;
         (Pools::Postgres(pool), None, lazy)
     } else {
@@ -71,6 +73,7 @@ pub(crate) async fn connect(options: &DbOptions, clock: Arc<dyn Clock>) -> Resul
         log_sync,
         commits: TaskTracker::new(),
         persistent: options.pooler == Pooler::None,
+        acquire_timeout: options.acquire_timeout,
         statement_timeout: options.statement_timeout,
         slow_after: options.slow,
         pooler: options.pooler,
@@ -114,7 +117,10 @@ async fn open_sqlite(options: &DbOptions) -> Result<(Pools, PathBuf), DbError> {
             Box::pin(async move {
                 // On a full disk SQLite rolls back by itself, and then refuses the driver's own
                 // rollback: the driver would think for ever that a transaction is open.
-                conn.ping().await?;
+                if conn.is_in_transaction() {
+                    // A rollback may still be under way.
+                    conn.ping().await?;
+                }
                 Ok(!conn.is_in_transaction())
             })
         })
@@ -155,10 +161,22 @@ fn create_private(file: &Path) -> Result<(), DbError> {
     }
 }
 
-type Suspect = (Arc<dyn Clock>, Arc<AtomicI64>);
+/// Says whether a statement was not answered lately.
+#[derive(Clone)]
+struct Suspicion {
+    clock: Arc<dyn Clock>,
+    until_ms: Arc<AtomicI64>,
+}
 
-async fn open_postgres(options: &DbOptions, suspect: Suspect) -> Result<(PgPool, bool), DbError> {
+impl Suspicion {
+    fn is_on(&self) -> bool {
+        self.clock.unix_ms() < self.until_ms.load(Ordering::Relaxed)
+    }
+}
+
+async fn open_postgres(options: &DbOptions, before: Suspicion) -> Result<(PgPool, bool), DbError> {
     let connect = postgres_options(options)?;
+    let after = before.clone();
     let pool = PgPoolOptions::new()
         .max_connections(options.max_connections.max(1))
         .min_connections(options.min_connections.min(options.max_connections.max(1)))
@@ -166,17 +184,17 @@ async fn open_postgres(options: &DbOptions, suspect: Suspect) -> Result<(PgPool,
         .idle_timeout(options.idle_timeout)
         .max_lifetime(options.max_lifetime)
         .test_before_acquire(false)
-        .before_acquire(|conn, meta| {
+        .before_acquire(move |conn, meta| {
+            let doubtful = meta.idle_for > FRESH || before.is_on();
             Box::pin(async move {
-                if meta.idle_for > FRESH {
+                if doubtful {
                     conn.ping().await?;
                 }
                 Ok(true)
             })
         })
         .after_release(move |conn, _| {
-            let (clock, until) = &suspect;
-            let suspicious = clock.unix_ms() < until.load(Ordering::Relaxed);
+            let suspicious = after.is_on();
             Box::pin(async move {
                 if suspicious {
                     tokio::time::timeout(PROBE, conn.ping())
@@ -214,9 +232,7 @@ fn postgres_options(options: &DbOptions) -> Result<PgConnectOptions, DbError> {
         .disable_statement_logging();
     if options.pooler == Pooler::PgBouncer {
         // It refuses start-up parameters that it does not know, and statements must not stay prepared.
-        connect = connect
-            .statement_cache_capacity(0)
-            .extra_float_digits(None);
+        connect = connect.statement_cache_capacity(0).extra_float_digits(None);
     } else {
         let timeout = options.statement_timeout.as_millis().to_string();
         connect = connect.statement_cache_capacity(STATEMENTS).options([

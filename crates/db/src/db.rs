@@ -54,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) log_sync: Option<GroupSync>,
     pub(crate) commits: TaskTracker,
     pub(crate) persistent: bool,
+    pub(crate) acquire_timeout: Duration,
     pub(crate) statement_timeout: Duration,
     pub(crate) slow_after: Duration,
     pub(crate) pooler: Pooler,
@@ -74,14 +75,19 @@ impl Inner {
     /// Takes a connection and begins a transaction on it.
     pub(crate) async fn begin(&self, limit: Duration, durable: bool) -> Result<Session, DbErr> {
         let start = Instant::now();
-        let session = match &self.pools {
-            Pools::Sqlite { writer, .. } => writer
-                .begin_with("BEGIN IMMEDIATE")
-                .await
-                .map(Session::Sqlite),
-            Pools::Postgres(pool) => pool.begin().await.map(Session::Postgres),
-        };
-        self.metrics.acquire.record(start.elapsed());
+        // On the heap, because it would make every caller's future large.
+        let beginning = Box::pin(async {
+            match &self.pools {
+                Pools::Sqlite { writer, .. } => writer
+                    .begin_with("BEGIN IMMEDIATE")
+                    .await
+                    .map(Session::Sqlite),
+                Pools::Postgres(pool) => pool.begin().await.map(Session::Postgres),
+            }
+        });
+        // The pool limits its own part; the statement behind it may meet a dead network as well.
+        let session = session::answered(self, self.acquire_timeout, beginning).await;
+        self.metrics.acquired(start.elapsed());
         let mut session = session.map_err(|e| session::failed(self, Ask::Execute, e))?;
         if let Some(sql) = self.settings(limit, durable) {
             session::run_raw(self, session.conn(), &sql, self.statement_timeout).await?;
@@ -98,6 +104,12 @@ impl Inner {
         if self.pooler == Pooler::PgBouncer || limit != self.statement_timeout {
             let ms = limit.as_millis();
             sql.push_str(&format!("SET LOCAL statement_timeout = {ms};"));
+        }
+        if self.pooler == Pooler::PgBouncer {
+            let ms = connect::FORGOTTEN_MS;
+            sql.push_str(&format!(
+                "SET LOCAL idle_in_transaction_session_timeout = {ms};"
+            ));
         }
         if durable && self.lazy_commits {
             sql.push_str("SET LOCAL synchronous_commit = on;");
@@ -119,7 +131,7 @@ impl Db {
     /// # Errors
     /// When the address is not usable or the database does not answer within the acquire time-out.
     pub async fn connect(options: &DbOptions, clock: Arc<dyn Clock>) -> Result<Self, DbError> {
-        let inner = connect::connect(options, clock).await?;
+        let inner = Box::pin(connect::connect(options, clock)).await?;
         Ok(Self {
             reader: Reader(Arc::new(inner)),
         })
@@ -333,12 +345,16 @@ impl Db {
         statement.sql = format!("{verb} {}", statement.sql);
         let tx = self.begin().await?;
         if self.backend() == Backend::Postgres {
-            tx.execute_unprepared("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-                .await?;
+            tx.execute_unprepared(
+                "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
+            )
+            .await?;
         }
         let lines = tx.query_all_raw(statement).await?;
-        let lines: Result<Vec<String>, _> =
-            lines.iter().map(|row| row.try_get_by_index(column)).collect();
+        let lines: Result<Vec<String>, _> = lines
+            .iter()
+            .map(|row| row.try_get_by_index(column))
+            .collect();
         Ok(lines?.join("\n"))
     }
 

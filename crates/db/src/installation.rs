@@ -139,11 +139,7 @@ impl Db {
 }
 
 /// Makes the row at the first start, and notes the schema afterwards.
-pub(crate) async fn ensure(
-    db: &Db,
-    schema_version: u32,
-    min_binary: &str,
-) -> Result<(), DbError> {
+pub(crate) async fn ensure(db: &Db, schema_version: u32, min_binary: &str) -> Result<(), DbError> {
     let mut insert = Query::insert();
     insert
         .into_table(TABLE)

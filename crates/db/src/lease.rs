@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use portico_base::Timestamp;
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, OnConflict, Query};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, StatementBuilder};
 use serde::Serialize;
 
 use crate::db::Db;
 use crate::error::DbError;
+use crate::options::Backend;
 use crate::time;
 use crate::tx::WriteTx;
 
@@ -81,18 +82,12 @@ impl Leases {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn acquire(&self, name: &str, holder: &str) -> Result<Option<Lease>, DbError> {
-        let tx = self.db.begin().await?;
         let (now, until) = self.times();
         let mut insert = Query::insert();
         insert
             .into_table(TABLE)
             .columns(["name", "holder", "fencing", "expires_at"])
-            .values_panic([
-                name.into(),
-                holder.into(),
-                1_i64.into(),
-                until,
-            ])
+            .values_panic([name.into(), holder.into(), 1_i64.into(), until])
             .on_conflict(
                 OnConflict::column("name")
                     .update_columns(["holder", "expires_at"])
@@ -101,10 +96,7 @@ impl Leases {
                     .to_owned(),
             )
             .returning(Query::returning().columns(["name", "holder", "fencing", "expires_at"]));
-        let row = tx.query_one(&insert).await?;
-        let lease = row.as_ref().map(from_row).transpose()?;
-        tx.commit().await?;
-        Ok(lease)
+        self.change(&insert).await
     }
 
     /// Makes a lease last longer; gives nothing when it is lost. An expired lease that nobody took is
@@ -181,7 +173,6 @@ impl Leases {
     }
 
     async fn move_end(&self, lease: &Lease, end: Expr) -> Result<Option<Lease>, DbError> {
-        let tx = self.db.begin().await?;
         let mut update = Query::update();
         update
             .table(TABLE)
@@ -190,10 +181,21 @@ impl Leases {
             .and_where(Expr::col("holder").eq(lease.holder.as_str()))
             .and_where(Expr::col("fencing").eq(lease.fencing))
             .returning(Query::returning().columns(["name", "holder", "fencing", "expires_at"]));
-        let row = tx.query_one(&update).await?;
-        let lease = row.as_ref().map(from_row).transpose()?;
-        tx.commit().await?;
-        Ok(lease)
+        self.change(&update).await
+    }
+
+    /// Runs a statement that changes at most one lease, and gives that. On PostgreSQL it is a transaction
+    /// of its own on the server, so that a process which is paused just now keeps nobody from the row.
+    async fn change(&self, statement: &impl StatementBuilder) -> Result<Option<Lease>, DbError> {
+        let row = if self.db.backend() == Backend::Postgres {
+            self.db.reader().query_one(statement).await?
+        } else {
+            let tx = self.db.begin().await?;
+            let row = tx.query_one(statement).await?;
+            tx.commit().await?;
+            row
+        };
+        row.as_ref().map(from_row).transpose()
     }
 
     /// Now, and the end of a lease that begins now.

@@ -37,9 +37,7 @@ pub use follower::{Follower, News};
 pub use hold::Held;
 pub use installation::Installation;
 pub use lease::{Lease, LeaseTiming, Leases};
-pub use migrate::{
-    Change, MigrationReport, MigrationStatus, Migrations, PlannedStep, Step,
-};
+pub use migrate::{Change, MigrationReport, MigrationStatus, Migrations, PlannedStep, Step};
 pub use options::{Backend, DbOptions, Pooler, Tls, TlsMode};
 pub use outbox::{KEPT, Outbox, OutboxRow};
 pub use reader::Reader;

@@ -1,5 +1,6 @@
 //! Counters of the database, read by telemetry as `portico_db_*`.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -103,11 +104,22 @@ pub fn bucket_bound(i: usize) -> f64 {
     0.0005 * f64::powi(2.0, i32::try_from(i).unwrap_or(i32::MAX))
 }
 
+/// What a [`DbMetrics::observe`]r is told, each with how long it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// The wait for a connection.
+    Acquire,
+    /// A statement or a commit.
+    Query(Op),
+}
+
+type Observer = dyn Fn(Observed, Duration) + Send + Sync;
+
 /// Counters of one [`crate::Db`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct DbMetrics {
-    /// Waits for a connection.
-    pub acquire: Histogram,
+    observer: OnceLock<Box<Observer>>,
+    acquire: Histogram,
     queries: [Histogram; 6],
     errors: [AtomicU64; ERROR_LABELS.len()],
     busy: AtomicU64,
@@ -126,8 +138,26 @@ pub struct PoolConnections {
 }
 
 impl DbMetrics {
+    /// Tells `observer` of every wait and statement from now on, for histograms kept elsewhere. There is
+    /// one; a second is ignored. It must be quick.
+    pub fn observe(&self, observer: impl Fn(Observed, Duration) + Send + Sync + 'static) {
+        let _ = self.observer.set(Box::new(observer));
+    }
+
+    pub(crate) fn acquired(&self, took: Duration) {
+        self.acquire.record(took);
+        self.tell(Observed::Acquire, took);
+    }
+
     pub(crate) fn query(&self, op: Op, took: Duration) {
         self.queries[op as usize].record(took);
+        self.tell(Observed::Query(op), took);
+    }
+
+    fn tell(&self, what: Observed, took: Duration) {
+        if let Some(observer) = self.observer.get() {
+            observer(what, took);
+        }
     }
 
     pub(crate) fn error(&self, error: &DbError) {
@@ -142,6 +172,12 @@ impl DbMetrics {
 
     pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for a connection.
+    #[must_use]
+    pub fn acquire_seconds(&self) -> HistogramSnapshot {
+        self.acquire.snapshot()
     }
 
     /// Run times of the statements of an operation.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use portico_base::Timestamp;
 use sea_orm::sea_query::{
-    DeleteStatement, Expr, ExprTrait as _, IndexCreateStatement, IndexDropStatement, InsertStatement,
-    OnConflict, Query, TableAlterStatement, TableCreateStatement,
+    DeleteStatement, Expr, ExprTrait as _, IndexCreateStatement, IndexDropStatement,
+    InsertStatement, OnConflict, Query, TableAlterStatement, TableCreateStatement,
     TableDropStatement, TableRenameStatement, UpdateStatement,
 };
 use sea_orm::{ConnectionTrait, DbBackend, Statement, StatementBuilder};
@@ -176,10 +176,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::SchemaTooNew`] before anything is changed; [`DbError::Migration`] names the step.
-    pub async fn migrate(
-        &self,
-        sets: &[(&str, Migrations)],
-    ) -> Result<MigrationReport, DbError> {
+    pub async fn migrate(&self, sets: &[(&str, Migrations)]) -> Result<MigrationReport, DbError> {
         self.migrate_as(sets, env!("CARGO_PKG_VERSION")).await
     }
 
@@ -297,7 +294,7 @@ impl Db {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.apply(name, step, binary).await {
+            match Box::pin(self.apply(name, step, binary)).await {
                 Err(e) if e.is_transient() && tries < TRIES => {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }

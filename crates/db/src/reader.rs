@@ -46,7 +46,7 @@ impl Reader {
             Pools::Sqlite { readers, .. } => readers.acquire().await.map(Taken::Sqlite),
             Pools::Postgres(pool) => pool.acquire().await.map(Taken::Postgres),
         };
-        self.0.metrics.acquire.record(start.elapsed());
+        self.0.metrics.acquired(start.elapsed());
         taken.map_err(|e| session::failed(&self.0, Ask::Execute, e))
     }
 

@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{Db, Pools};
@@ -16,7 +17,9 @@ use crate::options::Pooler;
 const CHANNEL: &str = "portico_wake";
 /// Wake-ups that wait to be sent; more are dropped, because followers poll as well.
 const WAITING: usize = 1_024;
-/// Pause after a failure.
+/// After so much silence the connection is asked whether it lives.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Pause after a failure, and longest wait for an answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Db {
@@ -76,7 +79,14 @@ impl Db {
         // Nobody told us of what was committed until now.
         self.inner().wakers.heard_all();
         loop {
-            match listener.try_recv().await? {
+            // Cancelling the wait loses nothing: the driver takes whole messages only.
+            let Ok(heard) = timeout(SILENCE, listener.try_recv()).await else {
+                let probe = sqlx::query("SELECT 1").execute(&mut listener);
+                let answer = timeout(PAUSE, probe).await;
+                answer.map_err(|_| DbError::Unavailable("no answer".to_owned()))??;
+                continue;
+            };
+            match heard? {
                 // Our own messages come back too; they wake followers that look and find nothing.
                 Some(message) => {
                     if let Some((seq, topic)) = message.payload().split_once(' ') {

@@ -1,4 +1,5 @@
-//! The processes of the installation, known to each other through the database (OP-3).
+//! The processes of the installation, known to each other through the database (OP-3). Their coming and
+//! going is told by `system.replica_{joined,ready,draining,lost}` in the outbox.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use crate::db::Db;
 use crate::error::DbError;
 use crate::time;
+use crate::tx::WriteTx;
 
 const TABLE: &str = "replicas";
 const COLUMNS: [&str; 10] = [
@@ -153,6 +155,7 @@ impl Replicas {
         );
         let tx = self.0.begin().await?;
         tx.execute(&insert).await?;
+        tell(&tx, "system.replica_joined", new.id, &new.name)?;
         tx.commit().await?;
         Ok(())
     }
@@ -167,14 +170,24 @@ impl Replicas {
         state: ReplicaState,
         numbers: &serde_json::Value,
     ) -> Result<bool, DbError> {
+        let tx = self.0.begin().await?;
+        let mut change = Query::update();
+        change
+            .table(TABLE)
+            .value("state", state.as_str())
+            .and_where(Expr::col("id").eq(id))
+            .and_where(Expr::col("state").ne(state.as_str()))
+            .returning(Query::returning().columns(COLUMNS));
+        if let Some(row) = tx.query_one(&change).await? {
+            let topic = format!("system.replica_{}", state.as_str());
+            tell(&tx, &topic, id, &from_row(&row)?.name)?;
+        }
         let mut update = Query::update();
         update
             .table(TABLE)
             .value("heartbeat_at", self.now())
-            .value("state", state.as_str())
             .value("numbers", numbers.clone())
             .and_where(Expr::col("id").eq(id));
-        let tx = self.0.begin().await?;
         let known = tx.execute(&update).await?.rows_affected() > 0;
         tx.commit().await?;
         Ok(known)
@@ -194,13 +207,17 @@ impl Replicas {
             .and_where(Expr::col("state").ne(ReplicaState::Lost.as_str()))
             .returning(Query::returning().columns(COLUMNS));
         let rows = tx.query_all(&update).await?;
+        let lost: Vec<Replica> = rows.iter().map(from_row).collect::<Result<_, _>>()?;
+        for replica in &lost {
+            tell(&tx, "system.replica_lost", replica.id, &replica.name)?;
+        }
         let mut delete = Query::delete();
         delete
             .from_table(TABLE)
             .and_where(Expr::col("heartbeat_at").lt(self.ago(FORGOTTEN_AFTER)));
         tx.execute(&delete).await?;
         tx.commit().await?;
-        rows.iter().map(from_row).collect()
+        Ok(lost)
     }
 
     /// All replicas by name; those not heard of show as lost whether or not somebody has swept.
@@ -247,6 +264,12 @@ impl Replicas {
     fn ago(&self, back: Duration) -> Expr {
         time::back_expr(self.0.inner().sea_backend(), self.0.clock(), back)
     }
+}
+
+/// Publishes what happened to a replica.
+fn tell(tx: &WriteTx, topic: &str, id: Uuid, name: &str) -> Result<(), DbError> {
+    let payload = serde_json::json!({ "id": id, "name": name });
+    tx.publish(topic, &id.to_string(), &payload)
 }
 
 fn from_row(row: &QueryResult) -> Result<Replica, DbError> {

@@ -1,8 +1,8 @@
 //! Columns and tables of migrations in the types that both databases share.
 
 use sea_orm::sea_query::{
-    ColumnDef, Expr, ExprTrait as _, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement, Index,
-    IndexCreateStatement, Table, TableCreateStatement,
+    ColumnDef, Expr, ExprTrait as _, ForeignKey, ForeignKeyAction, ForeignKeyCreateStatement,
+    Index, IndexCreateStatement, Table, TableCreateStatement,
 };
 
 /// A new table; add columns with `.col(..)`.

@@ -14,8 +14,8 @@ use crate::db::Inner;
 use crate::error::DbError;
 use crate::metrics::Op;
 
-/// How much longer we wait than the server is told to work on a statement: it means a dead network.
-const GRACE: Duration = Duration::from_secs(1);
+/// How much longer we wait than the server is told to work on a statement.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A connection of either kind, borrowed for one statement.
 pub(crate) enum Conn<'a> {
@@ -180,6 +180,25 @@ pub(crate) fn failed(inner: &Inner, ask: Ask, error: sqlx::Error) -> DbErr {
     }
 }
 
+/// Waits a little longer than the server may take. What is not answered by then never will be: the
+/// network is dead, or SQLite's thread hangs in the file system.
+pub(crate) async fn answered<T>(
+    inner: &Inner,
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(limit + GRACE, work).await {
+        Ok(result) => result,
+        Err(_) => {
+            inner.suspect_network();
+            Err(sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "the database did not answer in time",
+            )))
+        }
+    }
+}
+
 async fn measured(
     inner: &Inner,
     sql: &str,
@@ -188,16 +207,7 @@ async fn measured(
     work: impl Future<Output = Result<Answer, sqlx::Error>>,
 ) -> Result<Answer, DbErr> {
     let start = Instant::now();
-    let result = match tokio::time::timeout(limit + GRACE, work).await {
-        Ok(result) => result,
-        Err(_) => {
-            inner.suspect_network();
-            Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the statement was not answered in time",
-            )))
-        }
-    };
+    let result = answered(inner, limit, work).await;
     let took = start.elapsed();
     inner.metrics.query(Op::of(sql), took);
     if took >= inner.slow_after {

@@ -133,10 +133,7 @@ fn normalise(sql: &str) -> String {
                 put_value(&mut out);
             }
             '0'..='9' if !in_word => {
-                while chars
-                    .next_if(|d| d.is_ascii_digit() || *d == '.')
-                    .is_some()
-                {}
+                while chars.next_if(|d| d.is_ascii_digit() || *d == '.').is_some() {}
                 put_value(&mut out);
             }
             c if c.is_whitespace() => {

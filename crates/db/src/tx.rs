@@ -47,12 +47,7 @@ pub struct Committed {
 }
 
 impl WriteTx {
-    pub(crate) fn new(
-        inner: Arc<Inner>,
-        session: Session,
-        durable: bool,
-        limit: Duration,
-    ) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, session: Session, durable: bool, limit: Duration) -> Self {
         Self {
             inner,
             session: tokio::sync::Mutex::new(session),
@@ -184,7 +179,8 @@ async fn finish(
     topics: Vec<(String, u64)>,
 ) -> Result<Committed, DbError> {
     let start = std::time::Instant::now();
-    session.commit().await.map_err(|e| {
+    let committed = session::answered(inner, inner.statement_timeout, session.commit());
+    committed.await.map_err(|e| {
         let error = DbError::from(e);
         inner.metrics.error(&error);
         error

@@ -50,12 +50,7 @@ impl Drop for Subscription {
 }
 
 impl Wakers {
-    pub(crate) fn add(
-        &self,
-        topic: Option<&str>,
-        hears: Hears,
-        wake: Arc<Wake>,
-    ) -> Subscription {
+    pub(crate) fn add(&self, topic: Option<&str>, hears: Hears, wake: Arc<Wake>) -> Subscription {
         let mut list = self.0.write();
         list.next += 1;
         let id = list.next;

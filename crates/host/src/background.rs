@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_config::Config;
-use portico_db::{NewReplica, ReplicaState, Replicas};
+use portico_db::{Backend, Db, NewReplica, ReplicaState, Replicas};
 use uuid::Uuid;
 
 use crate::admin::Pulse;
@@ -68,6 +68,7 @@ pub(crate) async fn join(
         zone: node.zone.to_string(),
         internal_url: None,
     };
+    room_for_another(&ground.db).await?;
     let membership = Membership {
         replicas: ground.db.replicas(),
         id,
@@ -112,6 +113,29 @@ pub(crate) async fn join(
     Ok(membership)
 }
 
+/// Looks, before this process joins, whether the server has connections for all (SC-5); and in single
+/// mode ends the leases of a process that was killed, which nobody else can hold.
+async fn room_for_another(db: &Db) -> Result<(), StartError> {
+    if db.backend() == Backend::Sqlite {
+        return db.leases().end_all().await.map_err(|error| {
+            StartError::new(exit::DEPENDENCY, "the leases of the last process could not be ended")
+                .because(error)
+        });
+    }
+    if let Err(error) = db.check_server_connections(1).await {
+        let text = format!("database.max_connections: {error}");
+        return Err(StartError::new(exit::USAGE, text).because(error));
+    }
+    // A replica that has just been killed still counts here, so that its successor is not refused.
+    let others = db.replicas().list().await.unwrap_or_default();
+    let alive = others.iter().filter(|r| r.state != ReplicaState::Lost).count();
+    let all = u32::try_from(alive + 1).unwrap_or(u32::MAX);
+    if let Err(error) = db.check_server_connections(all).await {
+        tracing::warn!(err = %error, "the server may run out of connections");
+    }
+    Ok(())
+}
+
 /// Starts what every process does besides its services.
 pub(crate) fn start(
     ground: &Ground,
@@ -123,6 +147,11 @@ pub(crate) fn start(
 ) {
     look_after_health(ground, spawner, health, pulse);
     wake_other_replicas(ground, spawner);
+    if config.redis.url.is_none() && ground.db.backend() == Backend::Postgres {
+        tracing::warn!("without Redis at most two replicas should run, and rate limits are local");
+        let (db, stop) = (ground.db.clone(), spawner.stopping().clone());
+        spawner.spawn("database-wakes", async move { db.relay_wakes(&stop).await });
+    }
     crate::disk::watch(ground, spawner, config, telemetry);
 }
 

@@ -1,8 +1,9 @@
 //! Figures of database and jobs as metrics: read from their own counters at each scrape.
 
 use portico_db::Db;
+use portico_db::metrics::{Observed, Op};
 use portico_jobs::Runner;
-use portico_telemetry::metrics::{CounterFamily, GaugeFamily, Registry};
+use portico_telemetry::metrics::{CounterFamily, GaugeFamily, HistogramFamily, Registry};
 
 static POOL: GaugeFamily = GaugeFamily::new(
     "portico_db_pool_connections",
@@ -34,6 +35,24 @@ static RUNS: CounterFamily = CounterFamily::new(
     &["kind", "result"],
     300,
 );
+static ACQUIRE: HistogramFamily = HistogramFamily::seconds(
+    "portico_db_acquire_seconds",
+    "Waits for a connection to the database.",
+    &[],
+    1,
+);
+static QUERY: HistogramFamily = HistogramFamily::seconds(
+    "portico_db_query_seconds",
+    "Run times of statements, and of commits with their fsync, by kind.",
+    &["op"],
+    6,
+);
+static RUN: HistogramFamily = HistogramFamily::seconds(
+    "portico_jobs_run_seconds",
+    "Run times of jobs by job.",
+    &["kind"],
+    100,
+);
 static LEASE: GaugeFamily = GaugeFamily::new(
     "portico_lease_held",
     "1 for each lease that this process holds.",
@@ -49,7 +68,10 @@ pub fn declare_metrics(registry: &Registry) {
         ERRORS.family(),
         BUSY.family(),
         WAL.family(),
+        ACQUIRE.family(),
+        QUERY.family(),
         RUNS.family(),
+        RUN.family(),
         LEASE.family(),
     ]);
 }
@@ -57,6 +79,15 @@ pub fn declare_metrics(registry: &Registry) {
 /// Adds the figures to every scrape.
 pub(crate) fn export(registry: &Registry, db: &Db, jobs: &Runner) {
     declare_metrics(registry);
+    let acquire = registry.histogram(&ACQUIRE).with(&[]);
+    let query = registry.histogram(&QUERY);
+    let query = Op::ALL.map(|op| query.with(&[op.as_str()]));
+    db.metrics().observe(move |what, took| match what {
+        Observed::Acquire => acquire.observe(took),
+        Observed::Query(op) => query[op as usize].observe(took),
+    });
+    let run = registry.histogram(&RUN);
+    jobs.observe(move |job, took| run.with(&[job]).observe(took));
     let (db, jobs) = (db.clone(), jobs.clone());
     registry.collect_with(move |samples| {
         for (pool, connections) in db.connections() {

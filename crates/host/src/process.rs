@@ -160,6 +160,7 @@ impl Process {
         let roles: Arc<[String]> = config.node.roles.iter().map(ToString::to_string).collect();
         let membership = background::join(&ground, &node, &roles, &health, &spawner).await?;
         background::start(&ground, &spawner, &health, &pulse, &config, &telemetry);
+        built.jobs.extend(portico_jobs::ops_jobs(&ground.db));
         let jobs = portico_jobs::Runner::new(
             ground.db.clone(),
             Arc::clone(&options.clock),

@@ -5,10 +5,12 @@
 //! limit, a panic or an error ends the run and not the job, and a run that takes too long delays the next
 //! one instead of running beside it.
 
+mod ops;
 mod periodic;
 mod runner;
 mod status;
 
+pub use ops::ops_jobs;
 pub use periodic::{JobCx, JobError, JobSet, Periodic};
 pub use runner::{DuplicateJob, Runner};
 pub use status::{JobStatus, Outcome};

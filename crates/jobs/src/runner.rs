@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -37,7 +37,10 @@ struct Inner {
     jobs: Vec<Arc<Job>>,
     runs: AtomicU64,
     held: parking_lot::Mutex<BTreeSet<String>>,
+    observer: OnceLock<Box<Observer>>,
 }
+
+type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
 
 struct Job {
     periodic: Periodic,
@@ -82,6 +85,7 @@ impl Runner {
             jobs,
             runs: AtomicU64::new(0),
             held: parking_lot::Mutex::default(),
+            observer: OnceLock::new(),
         })))
     }
 
@@ -92,6 +96,12 @@ impl Runner {
             inner.timing = timing;
         }
         self
+    }
+
+    /// Tells `observer` the name and the time of each run, for histograms kept elsewhere. There is one; a
+    /// second is ignored.
+    pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
+        let _ = self.0.observer.set(Box::new(observer));
     }
 
     /// Starts all jobs as tasks of `tracker`; they end soon after `stop` is cancelled.
@@ -283,7 +293,11 @@ impl Drop for End<'_> {
         let pause = periodic.every + some_of(periodic.jitter, &*self.inner.random);
         let next = self.inner.clock.now() + pause;
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Cancelled);
-        self.job.state.end(outcome, self.started.elapsed(), next);
+        let took = self.started.elapsed();
+        if let Some(observer) = self.inner.observer.get() {
+            observer(periodic.name, took);
+        }
+        self.job.state.end(outcome, took, next);
     }
 }
 

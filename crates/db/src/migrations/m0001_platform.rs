@@ -4,8 +4,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 
 use crate::migrate::Step;
 use crate::schema::{
-    big_integer, index, integer, json, one_of, table, text, text_null, timestamp,
-    uuid,
+    big_integer, index, integer, json, one_of, table, text, text_null, timestamp, uuid,
 };
 
 pub(crate) fn step() -> Step {
@@ -13,11 +12,7 @@ pub(crate) fn step() -> Step {
         "m0001_platform",
         [
             table("installation")
-                .col(
-                    integer("id")
-                        .primary_key()
-                        .check(Expr::col("id").eq(1)),
-                )
+                .col(integer("id").primary_key().check(Expr::col("id").eq(1)))
                 .col(text("name"))
                 .col(timestamp("created_at"))
                 .col(integer("schema_version"))
@@ -36,10 +31,7 @@ pub(crate) fn step() -> Step {
                 .col(text_null("internal_url"))
                 .col(timestamp("started_at"))
                 .col(timestamp("heartbeat_at"))
-                .col(one_of(
-                    "state",
-                    &["starting", "ready", "draining", "lost"],
-                ))
+                .col(one_of("state", &["starting", "ready", "draining", "lost"]))
                 .col(json("numbers"))
                 .into(),
             index("replicas_heartbeat_at", "replicas", ["heartbeat_at"]).into(),

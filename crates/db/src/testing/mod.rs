@@ -70,11 +70,7 @@ impl TestDb {
         }
     }
 
-    async fn open(
-        options: DbOptions,
-        dir: Option<TempDir>,
-        database: Option<String>,
-    ) -> Self {
+    async fn open(options: DbOptions, dir: Option<TempDir>, database: Option<String>) -> Self {
         let clock = ManualClock::at(from_unix_ms(START_MS));
         let db = Db::connect(&options, Arc::new(clock.clone()))
             .await

@@ -47,7 +47,11 @@ static SHARED: OnceLock<Option<Shared>> = OnceLock::new();
 /// Makes a database and gives its URL.
 pub(super) async fn create_database(name: &str) -> Option<String> {
     let shared = shared()?;
-    run(&shared.url, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+    run(
+        &shared.url,
+        &format!("CREATE DATABASE {name} TEMPLATE template0"),
+    )
+    .await;
     Some(with_database(&shared.url, name))
 }
 
@@ -187,7 +191,10 @@ fn wait_for(socket_dir: &Path) {
     let start = Instant::now();
     // The process lives elsewhere, so that asking again is the only way to learn that it is up.
     while !answers(&socket) {
-        assert!(start.elapsed() < START_LIMIT, "the test server did not start");
+        assert!(
+            start.elapsed() < START_LIMIT,
+            "the test server did not start"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -210,22 +217,27 @@ fn answers(socket: &Path) -> bool {
 }
 
 fn url_of(socket_dir: &Path) -> String {
-    format!("postgres://postgres@localhost/postgres?host={}", socket_dir.display())
+    format!(
+        "postgres://postgres@localhost/postgres?host={}",
+        socket_dir.display()
+    )
 }
 
-/// Waits until no test process holds `users.lock`, lingers, and takes the server down.
+/// Runs the server in the background until no test process holds `users.lock`, lingers, and takes it down.
 const SUPERVISOR: &str = r#"
 dir=$1; shift
-"$@" &
-pid=$!
-while kill -0 $pid 2>/dev/null; do
-  flock -x "$dir/users.lock" true
-  sleep 3
-  flock -n -x "$dir/users.lock" sh -c '
-    kill -INT '$pid' 2>/dev/null
-    while kill -0 '$pid' 2>/dev/null; do sleep 0.05; done
-    rm -rf "$1/run"' sh "$dir" && exit 0
-done
+(
+  "$@" &
+  pid=$!
+  while kill -0 $pid 2>/dev/null; do
+    flock -x "$dir/users.lock" true
+    sleep 3
+    flock -n -x "$dir/users.lock" sh -c '
+      kill -INT '$pid' 2>/dev/null
+      while kill -0 '$pid' 2>/dev/null; do sleep 0.05; done
+      rm -rf "$1/run"' sh "$dir" && exit 0
+  done
+) &
 "#;
 
 /// Uses the server that another test process has started, or starts one.
@@ -270,7 +282,7 @@ fn join_or_start(bin: &Path) -> Shared {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .spawn()
+            .status()
             .expect("the supervisor of the test server can be started");
         wait_for(&run);
     }

@@ -27,7 +27,8 @@ async fn events_come_with_their_transaction_or_not_at_all() {
         drop(tx);
         let tx = t.db.begin().await.unwrap();
         tx.set_trace(Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        tx.publish("a.thing.changed", "2", &json!({"n": 2})).unwrap();
+        tx.publish("a.thing.changed", "2", &json!({"n": 2}))
+            .unwrap();
         tx.publish("b.thing.changed", "3", &"x").unwrap();
         assert_eq!(tx.commit().await.unwrap().last_seq, Some(2));
         let rows = t.db.outbox().read(&[], 0, 10).await.unwrap();
@@ -122,8 +123,7 @@ async fn concurrent_writers_and_a_follower_agree_on_the_order() {
             }
             seen
         };
-        let (mut written, seen) =
-            tokio::join!(futures_util::future::join_all(writers), reading);
+        let (mut written, seen) = tokio::join!(futures_util::future::join_all(writers), reading);
         written.sort_unstable();
         assert_eq!(seen, written);
         assert_eq!(seen, (1..=30).collect::<Vec<u64>>());

@@ -10,7 +10,10 @@ use portico_db::{Backend, Migrations, Step};
 use crate::{put, words, words_step};
 
 fn select() -> SelectStatement {
-    Query::select().columns(["word", "number"]).from("words").take()
+    Query::select()
+        .columns(["word", "number"])
+        .from("words")
+        .take()
 }
 
 #[tokio::test]

@@ -48,7 +48,13 @@ async fn only_one_holds_and_each_holder_has_its_number() {
         assert_eq!((second.fencing, second.holder.as_str()), (2, "b"));
         assert_eq!(leases.renew(&first).await.unwrap(), None);
         assert!(!leases.release(&first).await.unwrap());
-        let names: Vec<String> = leases.list().await.unwrap().into_iter().map(|l| l.name).collect();
+        let names: Vec<String> = leases
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|l| l.name)
+            .collect();
         assert_eq!(names, ["cron"]);
         assert!(leases.release(&second).await.unwrap());
         assert!(leases.list().await.unwrap().is_empty());
@@ -127,7 +133,7 @@ async fn a_fence_holds_until_the_transaction_ends() {
 
 fn quick(leases: Leases) -> Leases {
     leases.with_timing(LeaseTiming {
-        ttl: Duration::from_millis(3_000),
+        ttl: Duration::from_secs(30),
         renew: Duration::from_millis(50),
         stop: Duration::from_millis(600),
     })
@@ -202,9 +208,9 @@ async fn work_ends_before_its_lease_when_the_database_is_gone() {
             cut_off.close().await;
             // The lease is still held while the work is told to end.
             let ended = told.await.unwrap();
-            assert!(ended - cut < Duration::from_millis(2_500));
+            assert!(ended - cut < Duration::from_secs(20));
             assert_eq!(t.db.leases().acquire("cron", "b").await.unwrap(), None);
-            pass(t, 30).await;
+            pass(t, 40).await;
             let next = t.db.leases().acquire("cron", "b").await.unwrap().unwrap();
             assert_eq!(next.fencing, lease.fencing + 1);
         };

@@ -1,17 +1,22 @@
 //! The database crate against real SQLite files and a real PostgreSQL.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod entities;
 mod faults;
 mod follow;
 mod hostile;
 mod keyset;
 mod leases;
 mod migrations;
+mod network;
+mod paused;
 mod replicas;
 mod transactions;
 
+use portico_db::schema::{big_integer, table, text};
 use portico_db::sea_orm::ConnectionTrait;
 use portico_db::sea_query::{Expr, ExprTrait as _, Query};
-use portico_db::schema::{big_integer, table, text};
 use portico_db::{DbError, Migrations, Step};
 
 /// One table for the tests: a word and a number.
@@ -59,4 +64,22 @@ async fn add(conn: &impl ConnectionTrait, word: &str, n: i64) -> Result<(), DbEr
         .and_where(Expr::col("word").eq(word));
     conn.execute(&update).await?;
     Ok(())
+}
+
+async fn all_words(conn: &impl ConnectionTrait) -> Vec<String> {
+    let mut select = Query::select();
+    select.column("word").from("words");
+    let rows = conn.query_all(&select).await.unwrap();
+    rows.iter()
+        .map(|row| row.try_get("", "word").unwrap())
+        .collect()
+}
+
+/// A child process talks to its test by lines.
+#[expect(
+    clippy::print_stdout,
+    reason = "standard output is what the parent reads"
+)]
+fn say(line: &str) {
+    println!("{line}");
 }

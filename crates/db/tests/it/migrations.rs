@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use portico_base::{Clock as _, SystemClock};
+use portico_base::id::TENANT_DEFAULT;
+use portico_base::{Clock as _, SystemClock, Timestamp};
 use portico_db::schema::{
     boolean, bytes, bytes_null, double, index, integer, json, json_null, key, one_of, references,
     table, text, text_null, timestamp, timestamp_null, uuid, uuid_null,
 };
 use portico_db::sea_orm::ConnectionTrait as _;
-use portico_db::sea_query::{ColumnDef, Expr, ExprTrait as _, Query, Table};
+use portico_db::sea_query::{ColumnDef, Expr, ExprTrait as _, InsertStatement, Query, Table};
 use portico_db::testing::{TestDb, each_backend, postgres_options, sqlite_options};
 use portico_db::{Db, DbError, DbOptions, Migrations, Step};
 
@@ -38,7 +39,10 @@ fn more_words() -> Migrations {
 #[tokio::test]
 async fn steps_run_once_and_in_order() {
     each_backend(async |t| {
-        let plan = t.db.migration_plan(&[("test", more_words())]).await.unwrap();
+        let plan =
+            t.db.migration_plan(&[("test", more_words())])
+                .await
+                .unwrap();
         let names: Vec<&str> = plan.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["test/m0001_words", "test/m0002_more"]);
         assert!(plan[0].sql[0].starts_with("CREATE TABLE \"words\""));
@@ -81,7 +85,10 @@ async fn a_failing_step_leaves_nothing_behind() {
             matches!(&error, DbError::Migration { name, .. } if name == "test/m0002_broken"),
             "{error}"
         );
-        let status = t.db.migration_status(&[("test", more_words())]).await.unwrap();
+        let status =
+            t.db.migration_status(&[("test", more_words())])
+                .await
+                .unwrap();
         let pending: Vec<_> = status.iter().filter(|s| s.applied_at.is_none()).collect();
         assert_eq!(pending.len(), 1);
         // The table of the first statement was taken back with the rest.
@@ -139,93 +146,102 @@ async fn a_release_that_is_too_old_changes_nothing() {
         let DbError::SchemaTooNew { needs, binary } = error else {
             panic!("{error}");
         };
-        assert_eq!((needs.as_str(), binary.as_str()), ("99.1.0", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            (needs.as_str(), binary.as_str()),
+            ("99.1.0", env!("CARGO_PKG_VERSION"))
+        );
         let status = t.db.migration_status(&[]).await.unwrap();
         assert!(status.iter().all(|s| s.name != "test/m0003_later"));
     })
     .await;
 }
 
+fn every_type() -> Migrations {
+    Migrations::new([Step::new(
+        "m0001_all",
+        [
+            table("parents").col(uuid("id").primary_key()).into(),
+            table("children")
+                .col(uuid("id"))
+                .col(uuid_null("parent"))
+                .col(one_of("kind", &["a", "b"]))
+                .col(boolean("flag"))
+                .col(integer("small"))
+                .col(double("ratio"))
+                .col(timestamp("at"))
+                .col(timestamp_null("until"))
+                .col(json("doc"))
+                .col(json_null("more"))
+                .col(bytes("raw"))
+                .col(bytes_null("rest"))
+                .col(text_null("note"))
+                .primary_key(&mut key(["id", "kind"]))
+                .foreign_key(&mut references("children", "parent", "parents", "id"))
+                .into(),
+        ],
+    )])
+}
+
+fn child(kind: &str, parent: Option<uuid::Uuid>, at: Timestamp) -> InsertStatement {
+    Query::insert()
+        .into_table("children")
+        .columns([
+            "id", "parent", "kind", "flag", "small", "ratio", "at", "doc", "raw",
+        ])
+        .values_panic([
+            TENANT_DEFAULT.into(),
+            parent.into(),
+            kind.into(),
+            true.into(),
+            (-3).into(),
+            0.25.into(),
+            at.into(),
+            serde_json::json!({"x": [1, "é"]}).into(),
+            vec![0_u8, 255].into(),
+        ])
+        .take()
+}
+
 #[tokio::test]
 async fn all_column_types_keep_their_values() {
-    let all = || {
-        Migrations::new([Step::new(
-            "m0001_all",
-            [
-                table("parents").col(uuid("id").primary_key()).into(),
-                table("children")
-                    .col(uuid("id"))
-                    .col(uuid_null("parent"))
-                    .col(one_of("kind", &["a", "b"]))
-                    .col(boolean("flag"))
-                    .col(integer("small"))
-                    .col(double("ratio"))
-                    .col(timestamp("at"))
-                    .col(timestamp_null("until"))
-                    .col(json("doc"))
-                    .col(json_null("more"))
-                    .col(bytes("raw"))
-                    .col(bytes_null("rest"))
-                    .col(text_null("note"))
-                    .primary_key(&mut key(["id", "kind"]))
-                    .foreign_key(&mut references("children", "parent", "parents", "id"))
-                    .into(),
-            ],
-        )])
-    };
     each_backend(async |t| {
-        t.db.migrate(&[("test", all())]).await.unwrap();
-        let id = portico_base::id::TENANT_DEFAULT;
+        t.db.migrate(&[("test", every_type())]).await.unwrap();
         let at = t.clock.now() + chrono::Duration::microseconds(123_456);
-        let child = |kind: &str, parent: Option<uuid::Uuid>| {
-            Query::insert()
-                .into_table("children")
-                .columns([
-                    "id", "parent", "kind", "flag", "small", "ratio", "at", "doc", "raw",
-                ])
-                .values_panic([
-                    id.into(),
-                    parent.into(),
-                    kind.into(),
-                    true.into(),
-                    (-3).into(),
-                    0.25.into(),
-                    at.into(),
-                    serde_json::json!({"x": [1, "é"]}).into(),
-                    vec![0_u8, 255].into(),
-                ])
-                .take()
-        };
         let tx = t.db.begin().await.unwrap();
-        tx.execute(&child("a", None)).await.unwrap();
-        let row = tx
-            .query_one(
-                Query::select()
-                    .columns(["id", "at", "until", "doc", "raw", "flag", "ratio", "small"])
-                    .from("children"),
-            )
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(row.try_get::<uuid::Uuid>("", "id").unwrap(), id);
-        assert_eq!(row.try_get::<portico_base::Timestamp>("", "at").unwrap(), at);
-        assert_eq!(
-            row.try_get::<Option<portico_base::Timestamp>>("", "until").unwrap(),
-            None
-        );
+        tx.execute(&child("a", None, at)).await.unwrap();
+        let mut select = Query::select();
+        select
+            .columns(["id", "at", "until", "doc", "raw", "flag", "ratio", "small"])
+            .from("children");
+        let row = tx.query_one(&select).await.unwrap().unwrap();
+        let id: uuid::Uuid = row.try_get("", "id").unwrap();
+        assert_eq!(id, TENANT_DEFAULT);
+        assert_eq!(row.try_get::<Timestamp>("", "at").unwrap(), at);
+        let until: Option<Timestamp> = row.try_get("", "until").unwrap();
+        assert_eq!(until, None);
         let doc: serde_json::Value = row.try_get("", "doc").unwrap();
         assert_eq!(doc["x"][1], "é");
         assert_eq!(row.try_get::<Vec<u8>>("", "raw").unwrap(), [0, 255]);
         assert!(row.try_get::<bool>("", "flag").unwrap());
         assert_eq!(row.try_get::<i32>("", "small").unwrap(), -3);
         tx.commit().await.unwrap();
+    })
+    .await;
+}
 
+#[tokio::test]
+async fn tables_refuse_what_they_do_not_allow() {
+    each_backend(async |t| {
+        t.db.migrate(&[("test", every_type())]).await.unwrap();
+        let at = t.clock.now();
         let tx = t.db.begin().await.unwrap();
-        let error = DbError::from(tx.execute(&child("c", None)).await.unwrap_err());
+        let refused = tx.execute(&child("c", None, at)).await;
+        let error = DbError::from(refused.unwrap_err());
         assert!(matches!(error, DbError::Check(_)), "{error}");
         drop(tx);
         let tx = t.db.begin().await.unwrap();
-        let error = DbError::from(tx.execute(&child("b", Some(id))).await.unwrap_err());
+        let refused = tx.execute(&child("b", Some(TENANT_DEFAULT), at)).await;
+        let error = DbError::from(refused.unwrap_err());
         assert!(matches!(error, DbError::Reference { .. }), "{error}");
     })
     .await;
@@ -243,12 +259,17 @@ async fn times_sort_and_compare() {
     each_backend(async |t| {
         t.db.migrate(&[("test", times())]).await.unwrap();
         let base = t.clock.now();
-        let steps = [0, 1, 100, 1_000, 123_000, 123_456, 500_000, 999_999, 1_000_000, 60_000_000];
+        let steps = [
+            0, 1, 100, 1_000, 123_000, 123_456, 500_000, 999_999, 1_000_000, 60_000_000,
+        ];
         let tx = t.db.begin().await.unwrap();
         for us in steps.iter().rev() {
             let at = base + chrono::Duration::microseconds(*us);
             let mut insert = Query::insert();
-            insert.into_table("times").columns(["at"]).values_panic([at.into()]);
+            insert
+                .into_table("times")
+                .columns(["at"])
+                .values_panic([at.into()]);
             tx.execute(&insert).await.unwrap();
         }
         tx.commit().await.unwrap();
@@ -261,8 +282,7 @@ async fn times_sort_and_compare() {
                 .and_where(Expr::col("at").lt(at))
                 .order_by("at", portico_db::sea_query::Order::Asc);
             let rows = t.db.reader().query_all(&select).await.unwrap();
-            let got: Vec<portico_base::Timestamp> =
-                rows.iter().map(|r| r.try_get("", "at").unwrap()).collect();
+            let got: Vec<Timestamp> = rows.iter().map(|r| r.try_get("", "at").unwrap()).collect();
             assert_eq!(got.len(), i);
             assert!(got.is_sorted());
         }
@@ -280,7 +300,10 @@ async fn the_first_claim_on_the_key_check_counts() {
         assert_eq!(t.db.claim_config_fingerprint("f1").await.unwrap(), "f1");
         let installation = t.db.installation().await.unwrap();
         assert_eq!(installation.key_check.as_deref(), Some("rotated"));
-        assert_eq!((installation.term, installation.region.as_str()), (1, "local"));
+        assert_eq!(
+            (installation.term, installation.region.as_str()),
+            (1, "local")
+        );
         assert_eq!(installation.created_at, t.clock.now());
         t.db.migrate(&[]).await.unwrap();
         assert_eq!(t.db.installation().await.unwrap(), installation);

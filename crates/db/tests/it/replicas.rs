@@ -41,15 +41,28 @@ async fn a_silent_replica_is_lost_once_and_forgotten_later() {
         replicas.register(&a).await.unwrap();
         replicas.register(&b).await.unwrap();
         let numbers = json!({"in_flight": 3});
-        assert!(replicas.heartbeat(a.id, ReplicaState::Ready, &numbers).await.unwrap());
+        assert!(
+            replicas
+                .heartbeat(a.id, ReplicaState::Ready, &numbers)
+                .await
+                .unwrap()
+        );
         let list = replicas.list().await.unwrap();
-        assert_eq!((list[0].name.as_str(), list[0].state), ("host-a", ReplicaState::Ready));
+        assert_eq!(
+            (list[0].name.as_str(), list[0].state),
+            ("host-a", ReplicaState::Ready)
+        );
         assert_eq!(list[0].numbers, numbers);
         assert_eq!(list[0].roles, ["gateway"]);
         assert_eq!(list[1].state, ReplicaState::Starting);
 
         pass(t, 19).await;
-        assert!(replicas.heartbeat(a.id, ReplicaState::Ready, &numbers).await.unwrap());
+        assert!(
+            replicas
+                .heartbeat(a.id, ReplicaState::Ready, &numbers)
+                .await
+                .unwrap()
+        );
         assert!(replicas.sweep().await.unwrap().is_empty());
         pass(t, 2).await;
         assert_eq!(replicas.list().await.unwrap()[1].state, ReplicaState::Lost);
@@ -58,14 +71,33 @@ async fn a_silent_replica_is_lost_once_and_forgotten_later() {
         assert_eq!(lost[0].id, b.id);
         assert!(replicas.sweep().await.unwrap().is_empty());
         // It was only slow.
-        assert!(replicas.heartbeat(b.id, ReplicaState::Ready, &numbers).await.unwrap());
+        assert!(
+            replicas
+                .heartbeat(b.id, ReplicaState::Ready, &numbers)
+                .await
+                .unwrap()
+        );
         assert_eq!(replicas.list().await.unwrap()[1].state, ReplicaState::Ready);
+
+        let told = t.db.outbox().read(&[], 0, 50).await.unwrap();
+        let told: Vec<&str> = told.iter().map(|e| e.topic.as_str()).collect();
+        let topic = |word: &str| format!("system.replica_{word}");
+        assert_eq!(
+            told[..3],
+            [topic("joined"), topic("joined"), topic("ready")]
+        );
+        assert_eq!(told[3..], [topic("lost"), topic("ready")]);
 
         replicas.leave(a.id).await.unwrap();
         pass(t, 4_000).await;
         replicas.sweep().await.unwrap();
         assert!(replicas.list().await.unwrap().is_empty());
-        assert!(!replicas.heartbeat(b.id, ReplicaState::Ready, &numbers).await.unwrap());
+        assert!(
+            !replicas
+                .heartbeat(b.id, ReplicaState::Ready, &numbers)
+                .await
+                .unwrap()
+        );
     })
     .await;
 }

@@ -144,7 +144,10 @@ async fn a_unique_key_is_a_conflict() {
 
 #[tokio::test]
 async fn the_reader_cannot_write_on_sqlite() {
-    let t = portico_db::testing::sqlite().await.with("test", words()).await;
+    let t = portico_db::testing::sqlite()
+        .await
+        .with("test", words())
+        .await;
     let error = put(t.db.reader(), "a", 1).await.unwrap_err();
     assert!(matches!(error, DbError::ReadOnly(_)), "{error}");
 }
@@ -260,7 +263,13 @@ async fn slow_statements_are_remembered_without_their_values() {
     put(&tx, "secret word", 1).await.unwrap();
     tx.commit().await.unwrap();
     get(db.reader(), "secret word").await.unwrap();
-    let worst = db.slow_statements().worst(portico_base::Clock::now(&t.clock), 50);
-    assert!(worst.iter().any(|s| s.sql.starts_with("INSERT INTO \"words\"") && s.rows == 1));
+    let worst = db
+        .slow_statements()
+        .worst(portico_base::Clock::now(&t.clock), 50);
+    assert!(
+        worst
+            .iter()
+            .any(|s| s.sql.starts_with("INSERT INTO \"words\"") && s.rows == 1)
+    );
     assert!(worst.iter().all(|s| !s.sql.contains("secret")));
 }

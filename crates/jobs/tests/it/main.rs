@@ -1,5 +1,7 @@
 //! Periodic jobs on real databases: due by the clock, alone by lease, bounded, stoppable.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,14 +10,21 @@ use chrono::Duration as Span;
 use portico_base::{Clock as _, SeededRandom, SystemClock};
 use portico_db::testing::{TestDb, each_backend, sqlite};
 use portico_db::{Db, DbError, LeaseTiming};
-use portico_jobs::{JobCx, JobError, JobSet, Outcome, Periodic, Runner};
+use portico_jobs::{JobCx, JobError, JobSet, Outcome, Periodic, Runner, ops_jobs};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 fn runner(t: &TestDb, holder: &str, jobs: JobSet) -> Runner {
     let clock = Arc::new(t.clock.clone());
-    Runner::new(t.db.clone(), clock, Arc::new(SeededRandom::new(1)), holder, jobs).unwrap()
+    Runner::new(
+        t.db.clone(),
+        clock,
+        Arc::new(SeededRandom::new(1)),
+        holder,
+        jobs,
+    )
+    .unwrap()
 }
 
 /// A runner that goes by the wall clock.
@@ -24,11 +33,7 @@ fn live(db: &Db, holder: &str, jobs: JobSet) -> Runner {
     Runner::new(db.clone(), Arc::new(SystemClock), random, holder, jobs).unwrap()
 }
 
-fn counting(
-    name: &'static str,
-    every_s: u64,
-    count: &Arc<AtomicU32>,
-) -> Periodic {
+fn counting(name: &'static str, every_s: u64, count: &Arc<AtomicU32>) -> Periodic {
     let count = Arc::clone(count);
     Periodic::new(name, Duration::from_secs(every_s), move |_| {
         let count = Arc::clone(&count);
@@ -132,11 +137,19 @@ async fn a_job_that_wants_to_be_alone_waits_for_its_lease() {
         };
         let (one, two) = (runner(t, "one", jobs()), runner(t, "two", jobs()));
         t.clock.advance(Span::seconds(2));
-        let lease = t.db.leases().acquire("jobs.a", "three").await.unwrap().unwrap();
+        let lease =
+            t.db.leases()
+                .acquire("jobs.a", "three")
+                .await
+                .unwrap()
+                .unwrap();
         assert_eq!(one.run_due(t.clock.now()).await.unwrap(), ["a.each"]);
         t.db.leases().release(&lease).await.unwrap();
         assert_eq!(one.run_due(t.clock.now()).await.unwrap(), ["a.alone"]);
-        assert_eq!(two.run_due(t.clock.now()).await.unwrap(), ["a.alone", "a.each"]);
+        assert_eq!(
+            two.run_due(t.clock.now()).await.unwrap(),
+            ["a.alone", "a.each"]
+        );
         assert_eq!(two.run_now("a.alone").await.unwrap(), Some(Outcome::Done));
         assert_eq!(two.run_now("a.unknown").await.unwrap(), None);
         assert!(t.db.leases().list().await.unwrap().is_empty());
@@ -253,6 +266,24 @@ async fn late_writes_of_a_run_are_refused() {
         let outcome = runner.run_now("a.late").await.unwrap();
         assert!(matches!(outcome, Some(Outcome::Failed(text)) if text.contains("is lost")));
         assert_eq!(t.db.outbox().head().await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_platform_keeps_its_own_tables_small() {
+    each_backend(async |t| {
+        let runner = runner(t, "me", ops_jobs(&t.db));
+        let tx = t.db.begin().await.unwrap();
+        tx.publish("a.thing.done", "1", &1).unwrap();
+        tx.commit().await.unwrap();
+        t.clock.advance(Span::hours(23));
+        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 3);
+        assert_eq!(t.db.outbox().trimmed().await.unwrap(), 0);
+        t.clock.advance(Span::hours(2));
+        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 3);
+        assert_eq!(t.db.outbox().trimmed().await.unwrap(), 1);
+        assert!(runner.status().iter().all(|s| s.failed == 0 && s.done == 2));
     })
     .await;
 }
