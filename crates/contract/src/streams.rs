@@ -15,6 +15,6 @@ pub enum StreamOwner {
 
 /// Closes streams. Provided by the gateway.
 pub trait StreamCloser: Send + Sync {
-    /// Closes within a second what is open; answers how many streams were told to.
-    fn close(&self, owner: &StreamOwner) -> usize;
+    /// Closes what is open, within a second. Never blocks.
+    fn close(&self, owner: &StreamOwner);
 }

@@ -4,6 +4,7 @@ use portico_config::{Faults, Flag, Input, Loaded};
 use portico_host::exit;
 
 use crate::cli::ConfigFlags;
+use crate::text;
 
 /// The flags as (key, value) pairs for the loader.
 pub(crate) fn flags(args: &ConfigFlags) -> Vec<Flag> {
@@ -38,17 +39,18 @@ pub(crate) fn load(args: &ConfigFlags, more: Vec<Flag>) -> Result<Loaded, Faults
 
 /// Prints the commented default file.
 pub(crate) fn print_default() {
-    print!("{}", portico_config::render_default());
+    text::print(&portico_config::render_default());
 }
 
 /// Prints the JSON Schema.
 pub(crate) fn print_schema() {
-    println!("{}", serde_json::to_string_pretty(&portico_config::schema()).unwrap_or_default());
+    let schema = serde_json::to_string_pretty(&portico_config::schema()).unwrap_or_default();
+    text::print(&(schema + "\n"));
 }
 
 /// Prints the reference.
 pub(crate) fn print_docs() {
-    print!("{}", portico_config::docs());
+    text::print(&portico_config::docs());
 }
 
 /// Reports every fault.
@@ -75,7 +77,7 @@ pub(crate) fn check(args: &ConfigFlags) -> u8 {
 pub(crate) fn show(args: &ConfigFlags, origin: bool) -> u8 {
     match load(args, Vec::new()) {
         Ok(loaded) => {
-            print!("{}", portico_config::show(&loaded, origin));
+            text::print(&portico_config::show(&loaded, origin));
             0
         }
         Err(faults) => {

@@ -3,22 +3,24 @@
 use anyhow::Result;
 
 use crate::cli::DocsCommand;
-use crate::composition;
+use crate::{composition, text};
 
 /// Prints one generated document.
 pub(crate) fn print(which: DocsCommand) -> Result<()> {
     match which {
         DocsCommand::Openapi => {
-            println!("{}", serde_json::to_string_pretty(&portico_gateway::openapi(&[portico_registry::openapi()]))?);
+            let own = [("registry", portico_registry::openapi()), ("gateway", portico_gateway::openapi())];
+            let document = serde_json::to_string_pretty(&portico_gateway::openapi_of(&own))?;
+            text::print(&(document + "\n"));
         }
         DocsCommand::Metrics => {
             let registry = portico_telemetry::metrics::Registry::new(portico_telemetry::metrics::SERIES_BUDGET);
             portico_host::declare_metrics(&registry);
             portico_registry::declare_metrics(&registry);
             portico_gateway::declare_metrics(&registry);
-            print!("{}", portico_telemetry::metrics::documentation(&registry));
+            text::print(&portico_telemetry::metrics::documentation(&registry.describe()));
         }
-        DocsCommand::Settings => print!("{}", settings()),
+        DocsCommand::Settings => text::print(&settings()),
     }
     Ok(())
 }

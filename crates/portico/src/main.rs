@@ -15,6 +15,7 @@ mod run;
 mod serve;
 mod signal;
 mod status;
+mod text;
 mod token;
 mod version;
 

@@ -40,12 +40,12 @@ async fn act(
         MigrateAction::Status => {
             for step in db.migration_status(sets).await? {
                 let when = step.applied_at.map_or_else(|| "pending".to_owned(), |at| at.to_rfc3339());
-                println!("{:30}  {:40}  {when}", step.service, step.name);
+                println!("{:50}  {when}", step.name);
             }
         }
         MigrateAction::Plan => {
             for step in db.migration_plan(sets).await? {
-                println!("{}  {}", step.service, step.name);
+                println!("{}", step.name);
             }
         }
         MigrateAction::Up => {

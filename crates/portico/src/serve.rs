@@ -55,6 +55,7 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
         random: Arc::new(SystemRandom),
         next_free_port: zero_arguments(&args, &loaded),
         own_logs: true,
+        audit: None,
     };
     let composition = composition::composition(&loaded.config);
     let mut process = Process::start(options, composition).await?;

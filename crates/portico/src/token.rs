@@ -16,7 +16,7 @@ pub(crate) async fn create(args: TokenArgs) -> Result<u8> {
         "allow_credentials": args.allow_credentials,
         "max_instances": args.max_instances,
         "scopes": args.scopes,
-        "expires_in_s": args.days.map(|days| u64::from(days) * 86_400),
+        "ttl_s": args.days.map(|days| u64::from(days) * 86_400),
     });
     let answer = client.post("/api/registry/tokens", &body).await?;
     if args.json {

@@ -92,6 +92,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
+    /// The OpenAPI document so far.
+    #[must_use]
+    pub fn openapi(&self) -> OpenApi {
+        self.router.get_openapi().clone()
+    }
+
     /// Binds the state. Bodies are limited to `body_limit` bytes.
     #[must_use]
     pub fn build(self, state: S, body_limit: usize) -> Built {

@@ -1,0 +1,39 @@
+//! One API document for all services, ours and strangers', and a page that shows it without a network.
+
+mod merge;
+mod page;
+
+use std::sync::Arc;
+
+use portico_base::Principal;
+use portico_contract::documents::ApiDocuments;
+use serde_json::Value;
+use utoipa::openapi::OpenApi;
+
+pub use merge::merge;
+pub(crate) use page::router;
+
+/// Where the merged document comes from. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ApiDocs {
+    own: Arc<Value>,
+    others: Option<Arc<dyn ApiDocuments>>,
+}
+
+impl ApiDocs {
+    /// Our own services' documents by name, and the source of the others'.
+    pub(crate) fn new(own: &[(&str, OpenApi)], others: Option<Arc<dyn ApiDocuments>>) -> Self {
+        Self { own: Arc::new(merge(own)), others }
+    }
+
+    /// The document that a principal may see: its tenant's services and the global ones.
+    pub(crate) fn document(&self, principal: &Principal) -> Value {
+        let mut document = (*self.own).clone();
+        for other in self.others.iter().flat_map(|source| source.all()) {
+            if other.tenant.is_none_or(|tenant| tenant == principal.tenant) {
+                merge::add_stranger(&mut document, &other.service, &other.document);
+            }
+        }
+        document
+    }
+}

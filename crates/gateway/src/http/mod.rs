@@ -1,0 +1,31 @@
+//! The gateway's own API below `/api/gateway`.
+
+mod objects;
+
+use portico_web::{Built, Routes};
+use utoipa::openapi::OpenApi;
+
+use crate::objects::Ops;
+
+/// Largest document.
+const BODY_LIMIT: usize = 256 * 1024;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) ops: Ops,
+}
+
+/// All routes.
+pub(crate) fn routes(api: Api) -> Built {
+    all().build(api, BODY_LIMIT)
+}
+
+/// The OpenAPI document of all routes.
+pub(crate) fn openapi() -> OpenApi {
+    all().openapi()
+}
+
+fn all() -> Routes<Api> {
+    objects::add(Routes::new())
+}

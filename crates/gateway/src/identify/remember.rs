@@ -1,0 +1,98 @@
+//! Tokens that a worker has seen: a signature is verified once, not per request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use foldhash::HashMap;
+use portico_base::Principal;
+
+use super::{Denied, Identity, TokenVerifier};
+
+/// Tokens kept by one worker; an entry has about 1 KiB.
+const MOST: usize = 4_096;
+
+/// Known tokens by 16 bytes of their SHA-256, so that no token lies around in memory.
+#[derive(Default)]
+pub(super) struct Remembered {
+    known: RefCell<HashMap<[u8; 16], Entry>>,
+    epoch: Cell<u64>,
+}
+
+struct Entry {
+    identity: Rc<Identity>,
+    /// Unix seconds; never used at or after it.
+    expires_s: i64,
+}
+
+impl Remembered {
+    /// The identity behind an opaque token whose source has just answered.
+    pub(super) fn opaque(&self, token: &str, principal: Arc<Principal>) -> Rc<Identity> {
+        let key = key(token);
+        if let Some(entry) = self.known.borrow().get(&key)
+            && (Arc::ptr_eq(&entry.identity.principal, &principal) || *entry.identity.principal == *principal)
+        {
+            return Rc::clone(&entry.identity);
+        }
+        let identity = Rc::new(Identity::new(principal, None));
+        self.put(key, &identity, i64::MAX, 0);
+        identity
+    }
+
+    /// The identity behind a signed token, verified now or before.
+    pub(super) fn signed(&self, token: &str, verifier: &dyn TokenVerifier, now_s: i64) -> Result<Rc<Identity>, Denied> {
+        let epoch = verifier.epoch();
+        if self.epoch.replace(epoch) != epoch {
+            self.known.borrow_mut().clear();
+        }
+        let key = key(token);
+        if let Some(entry) = self.known.borrow().get(&key)
+            && let Some(verified) = &entry.identity.verified
+        {
+            if now_s >= entry.expires_s {
+                return Err(Denied("expired"));
+            }
+            if verifier.is_revoked(verified) {
+                return Err(Denied("revoked"));
+            }
+            return Ok(Rc::clone(&entry.identity));
+        }
+        let verified = Arc::new(verifier.verify(token, now_s)?);
+        if verifier.is_revoked(&verified) {
+            return Err(Denied("revoked"));
+        }
+        let expires_s = verified.expires_s;
+        let identity = Rc::new(Identity::new(Arc::clone(&verified.principal), Some(verified)));
+        self.put(key, &identity, expires_s, now_s);
+        Ok(identity)
+    }
+
+    fn put(&self, key: [u8; 16], identity: &Rc<Identity>, expires_s: i64, now_s: i64) {
+        let mut known = self.known.borrow_mut();
+        if known.len() >= MOST {
+            known.retain(|_, entry| entry.expires_s > now_s);
+        }
+        if known.len() >= MOST {
+            // The hash orders them at random; half go, so that this happens once in thousands of requests.
+            let mut keep = false;
+            known.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
+        }
+        known.insert(key, Entry { identity: Rc::clone(identity), expires_s });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.borrow().len()
+    }
+}
+
+fn key(token: &str) -> [u8; 16] {
+    let hash = digest::digest(&digest::SHA256, token.as_bytes());
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash.as_ref()[..16]);
+    key
+}

@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod apidocs;
+pub mod balance;
+pub mod body;
+pub mod cache;
+mod error;
+mod http;
+pub mod identify;
+pub mod limit;
+mod migrations;
+pub mod objects;
+pub mod pipeline;
+pub mod route;
+pub mod serve;
+mod service;
+mod surface;
+pub mod upstream;
+
+pub use apidocs::merge as openapi_of;
+pub use service::{Gateway, declare_metrics, openapi};

@@ -1,0 +1,12 @@
+//! Which service a request is for: paths, hosts, patterns, and the immutable table made of them.
+
+pub mod build;
+pub mod condition;
+pub mod endpoints;
+pub mod host;
+pub mod path;
+pub mod pattern;
+pub mod plan;
+pub mod release;
+pub mod service;
+pub mod table;

@@ -1,0 +1,364 @@
+//! A service as the data plane knows it: versions, instances, pools, and the state that outlives snapshots.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::time::Duration;
+
+use foldhash::HashMap;
+use parking_lot::Mutex;
+use portico_contract::directory::{Instance, InstanceState, Protocol, Service};
+use uuid::Uuid;
+
+use super::endpoints::Endpoints;
+use super::release::{Asker, Rank, Side, Split, VersionNotFound};
+use crate::balance::budget::Budget;
+use crate::balance::{Breaker, Load, Member, Policy, Pool};
+use crate::objects::doc::{HashBy, PolicyName, ReleaseDoc};
+use crate::pipeline::signature::Signer;
+use crate::upstream::{Endpoint as Address, Protocol as Wire, Target, TlsTarget};
+
+/// What lives on when a snapshot is replaced. Atomic but for the map, which only the builder touches.
+#[derive(Debug, Default)]
+pub struct ServiceState {
+    /// Counts what clients finally got.
+    pub breaker: Breaker,
+    pub budget: Budget,
+    pub in_flight: AtomicU32,
+    loads: Mutex<HashMap<Uuid, Known>>,
+    cursors: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    load: Arc<Load>,
+    /// In the last snapshot it could get requests.
+    routable: bool,
+}
+
+/// One instance of a snapshot.
+#[derive(Debug)]
+pub struct InstanceNode {
+    pub instance: Arc<Instance>,
+    pub id_text: Box<str>,
+    pub target: Arc<Target>,
+    pub load: Arc<Load>,
+    /// `base_path` without a final slash; empty for `/`.
+    pub base: Box<str>,
+    pub signer: Option<Signer>,
+}
+
+/// One version of a snapshot.
+#[derive(Debug)]
+pub struct VersionNode {
+    pub name: Arc<str>,
+    pub pool: Pool,
+    /// In the order of the pool's members.
+    pub instances: Box<[Arc<InstanceNode>]>,
+}
+
+/// One service of a snapshot.
+#[derive(Debug)]
+pub struct ServiceNode {
+    pub service: Arc<Service>,
+    pub state: Arc<ServiceState>,
+    /// Best first.
+    pub versions: Box<[VersionNode]>,
+    names: Box<[Arc<str>]>,
+    /// Place of the version that gets what nobody else claims.
+    default: usize,
+    candidate: Option<usize>,
+    pub split: Split,
+    pub endpoints: Endpoints,
+    pub policy: Policy,
+    pub hash_by: HashBy,
+}
+
+/// What building a service depends on besides the service.
+#[derive(Debug, Clone, Copy)]
+pub struct Build<'a> {
+    pub release: Option<&'a ReleaseDoc>,
+    pub policy: PolicyName,
+    pub now_ms: u64,
+}
+
+impl ServiceNode {
+    /// Builds the node; the state is the one of the snapshot before.
+    #[must_use]
+    pub fn build(service: &Arc<Service>, state: &Arc<ServiceState>, build: &Build<'_>) -> Self {
+        let balance = build.release.and_then(|r| r.balance.as_ref());
+        let policy = policy(balance.map_or(build.policy, |b| b.policy));
+        let instances = state.adopt(&service.instances, build.now_ms);
+        let mut versions = group(instances);
+        versions.sort_by(|(a, _), (b, _)| Rank::of(b).cmp(&Rank::of(a)));
+        let split = build.release.map_or_else(Split::default, |doc| Split::compile(&service.key.name, doc));
+        let versions: Box<[VersionNode]> =
+            versions.into_iter().map(|(name, nodes)| version(name, &nodes, policy, state)).collect();
+        let names: Box<[Arc<str>]> = versions.iter().map(|v| Arc::clone(&v.name)).collect();
+        let place = |wanted: Option<&str>| wanted.and_then(|w| versions.iter().position(|v| *v.name == *w));
+        let working = |v: &VersionNode| !v.pool.is_empty();
+        let ready = |v: &VersionNode| working(v) && v.instances.iter().any(|i| i.instance.state == InstanceState::Ready);
+        // Without a word from the release: the best that can answer, so that a ready instance is never left idle.
+        let best = versions.iter().position(ready).or_else(|| versions.iter().position(working)).unwrap_or(0);
+        Self {
+            service: Arc::clone(service),
+            state: Arc::clone(state),
+            default: place(split.stable()).unwrap_or(best),
+            candidate: place(split.candidate()),
+            endpoints: Endpoints::compile(&service.key.name, &service.endpoints),
+            policy,
+            hash_by: balance.and_then(|b| b.by.clone()).unwrap_or_default(),
+            split,
+            names,
+            versions,
+        }
+    }
+
+    /// The place in `versions` of the version that a request gets; nothing when there is none at all.
+    ///
+    /// # Errors
+    /// When the caller named one that is not there for it.
+    pub fn version(&self, wanted: Option<&str>, asker: &Asker<'_>) -> Result<Option<usize>, VersionNotFound> {
+        let default = self.names.get(self.default).map_or("", |n| &**n);
+        if let Some(wanted) = wanted {
+            return self.split.pick(wanted, &self.names, default, asker.principal).map(Some);
+        }
+        let at = match (self.split.side(asker), self.candidate) {
+            (Side::Candidate, Some(candidate)) => candidate,
+            _ => self.default,
+        };
+        let works = |at: &usize| self.versions.get(*at).is_some_and(|v| !v.pool.is_empty());
+        // A side that cannot answer gives its share to whoever can.
+        let others = [at, self.default].into_iter().chain(0..self.versions.len());
+        let working = { others }.find(works);
+        Ok(working.or((at < self.versions.len()).then_some(at)))
+    }
+
+    /// Names of all versions, best first.
+    #[must_use]
+    pub fn version_names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+}
+
+impl ServiceState {
+    /// Nodes for all instances, with the loads that are known; forgets those that are gone.
+    fn adopt(&self, instances: &[Arc<Instance>], now_ms: u64) -> Vec<Arc<InstanceNode>> {
+        let mut loads = self.loads.lock();
+        loads.retain(|id, _| instances.iter().any(|i| i.id == *id));
+        let was_routable = loads.values().any(|known| known.routable);
+        let median = median(loads.values().filter(|k| k.routable).filter_map(|k| k.load.latency(now_ms)));
+        let node = |instance: &Arc<Instance>| {
+            let routable = instance.state == InstanceState::Ready;
+            let known = loads.entry(instance.id).or_insert_with(|| Known { load: Arc::default(), routable: false });
+            if routable && !known.routable && was_routable {
+                // New or back among others that are warm: it begins as they are, and slowly (GW-46, GW-47).
+                if let Some(median) = median {
+                    known.load.seed(now_ms, median);
+                }
+                known.load.ramp(now_ms);
+            }
+            known.routable = routable;
+            Arc::new(InstanceNode {
+                id_text: instance.id.to_string().into(),
+                target: target(instance),
+                load: Arc::clone(&known.load),
+                base: instance.base_path.trim_end_matches('/').into(),
+                signer: instance.secret.as_ref().map(|s| Signer::new(s.expose().as_bytes())),
+                instance: Arc::clone(instance),
+            })
+        };
+        instances.iter().map(node).collect()
+    }
+
+    fn cursor(&self, version: &Arc<str>) -> Arc<AtomicUsize> {
+        Arc::clone(self.cursors.lock().entry(Arc::clone(version)).or_default())
+    }
+}
+
+fn median(values: impl Iterator<Item = f32>) -> Option<f32> {
+    let mut values: Vec<f32> = values.collect();
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn group(instances: Vec<Arc<InstanceNode>>) -> Vec<(Arc<str>, Vec<Arc<InstanceNode>>)> {
+    let mut versions: Vec<(Arc<str>, Vec<Arc<InstanceNode>>)> = Vec::new();
+    for node in instances {
+        match versions.iter_mut().find(|(name, _)| *name == node.instance.version) {
+            Some((_, nodes)) => nodes.push(node),
+            None => versions.push((Arc::clone(&node.instance.version), vec![node])),
+        }
+    }
+    versions
+}
+
+fn version(name: Arc<str>, nodes: &[Arc<InstanceNode>], policy: Policy, state: &ServiceState) -> VersionNode {
+    let of = |wanted: InstanceState| {
+        let fitting = nodes.iter().filter(move |n| n.instance.state == wanted);
+        fitting.map(|n| Member { id: n.instance.id, weight: n.instance.weight, load: Arc::clone(&n.load) }).collect::<Vec<_>>()
+    };
+    let cursor = state.cursor(&name);
+    let mut pool = Pool::new(of(InstanceState::Ready), policy, Arc::clone(&cursor));
+    if pool.is_empty() {
+        pool = Pool::new(of(InstanceState::Late), policy, cursor);
+    }
+    let instances = pool.members().iter().filter_map(|m| nodes.iter().find(|n| n.instance.id == m.id)).cloned().collect();
+    VersionNode { name, pool, instances }
+}
+
+fn target(instance: &Instance) -> Arc<Target> {
+    let address = match instance.protocol {
+        Protocol::Unix => Address::Unix((&*instance.host).into()),
+        _ => Address::Tcp { host: (&*instance.host).into(), port: instance.port },
+    };
+    let wire = match instance.protocol {
+        Protocol::H2c | Protocol::H2 => Wire::Http2,
+        Protocol::Http1 | Protocol::Https | Protocol::Unix => Wire::Http1,
+    };
+    let tls = matches!(instance.protocol, Protocol::Https | Protocol::H2).then(|| TlsTarget {
+        server_name: (&*instance.host).into(),
+        pin_sha256: instance.tls_pin,
+        insecure: false,
+        extra_roots: None,
+    });
+    let idle = instance.metadata.get("keep_alive_s").and_then(|s| s.parse::<u64>().ok());
+    let idle = idle.map(|s| Duration::from_secs(s.saturating_sub(1).clamp(1, 3_600)));
+    Arc::new(Target::new(&instance.id.to_string(), address, wire, tls).with_idle_life(idle))
+}
+
+const fn policy(name: PolicyName) -> Policy {
+    match name {
+        PolicyName::Adaptive => Policy::Adaptive,
+        PolicyName::RoundRobin => Policy::RoundRobin,
+        PolicyName::Weighted => Policy::Weighted,
+        PolicyName::LeastInFlight => Policy::LeastInFlight,
+        PolicyName::Random2 => Policy::Random2,
+        PolicyName::Hash => Policy::Hash,
+        PolicyName::First => Policy::First,
+    }
+}
+
+/// Services and instances for tests.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use portico_contract::directory::{DefaultAccess, Endpoint, ServiceKey};
+
+    use super::*;
+
+    pub(crate) fn endpoint(method: Option<&str>, path: &str) -> Endpoint {
+        Endpoint {
+            version: None,
+            method: method.map(Arc::from),
+            path: path.into(),
+            description: "".into(),
+            is_public: false,
+            required_roles: Arc::default(),
+            required_permissions: Arc::default(),
+            rate_limit: None,
+            timeout_ms: None,
+            cache: None,
+            idempotency_key: false,
+        }
+    }
+
+    pub(crate) fn instance(id: u128, version: &str, port: u16) -> Instance {
+        Instance {
+            id: Uuid::from_u128(id),
+            version: version.into(),
+            host: "127.0.0.1".into(),
+            port,
+            base_path: "/".into(),
+            protocol: Protocol::Http1,
+            tls_pin: None,
+            state: InstanceState::Ready,
+            state_reason: "".into(),
+            state_since: portico_base::Timestamp::default(),
+            weight: 100,
+            zone: "".into(),
+            node: "".into(),
+            tags: Arc::default(),
+            metadata: Arc::default(),
+            secret: None,
+            created_at: portico_base::Timestamp::default(),
+        }
+    }
+
+    pub(crate) fn service(name: &str, instances: Vec<Instance>) -> Service {
+        Service {
+            id: Uuid::from_u128(u128::from(crate::route::release::hash(0, name.as_bytes()))),
+            key: ServiceKey { tenant: None, name: name.into() },
+            display_name: name.into(),
+            description: "".into(),
+            builtin: false,
+            enabled: true,
+            disabled_for: Arc::default(),
+            default_access: DefaultAccess::Public,
+            forward_credentials: false,
+            endpoints: Arc::default(),
+            openapi_url: None,
+            instances: instances.into_iter().map(Arc::new).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use portico_base::Principal;
+
+    use super::fixture::{instance, service};
+    use super::*;
+    use crate::balance::Dice;
+    use crate::objects::doc::Candidate;
+
+    fn build(service: Service, state: &Arc<ServiceState>, release: Option<&ReleaseDoc>, now_ms: u64) -> ServiceNode {
+        ServiceNode::build(&Arc::new(service), state, &Build { release, policy: PolicyName::Adaptive, now_ms })
+    }
+
+    fn got(node: &ServiceNode, wanted: Option<&str>) -> Option<String> {
+        let principal = Principal::anonymous();
+        let asker = Asker { headers: &HeaderMap::new(), principal: &principal, address: [10, 0, 0, 1].into(), dice: &Dice::new(1) };
+        node.version(wanted, &asker).ok().flatten().map(|at| node.versions[at].name.to_string())
+    }
+
+    #[test]
+    fn without_a_release_the_highest_that_works_is_used() {
+        let state = Arc::default();
+        let down = Instance { state: InstanceState::Failing, ..instance(3, "2.0.0", 3) };
+        let late = Instance { state: InstanceState::Late, ..instance(4, "1.9.0", 4) };
+        let node = build(service("a", vec![instance(1, "1.0.0", 1), instance(2, "3.0.0-rc.1", 2), down, late]), &state, None, 1);
+        assert_eq!(got(&node, None).as_deref(), Some("1.0.0"));
+        assert_eq!(got(&node, Some("1.9")).as_deref(), Some("1.9.0"));
+        assert_eq!(got(&node, Some("7")), None);
+        assert_eq!(node.version_names().len(), 4);
+    }
+
+    #[test]
+    fn a_side_that_cannot_answer_gives_its_share_away() {
+        let state = Arc::default();
+        let release = ReleaseDoc {
+            stable: Some("1".into()),
+            candidate: Some(Candidate { version: "2".into(), weight: 100.0, matchers: Vec::new() }),
+            ..ReleaseDoc::default()
+        };
+        let both = build(service("a", vec![instance(1, "1", 1), instance(2, "2", 2)]), &state, Some(&release), 1);
+        assert_eq!(got(&both, None).as_deref(), Some("2"));
+        let drained = Instance { state: InstanceState::Draining, ..instance(2, "2", 2) };
+        let one = build(service("a", vec![instance(1, "1", 1), drained]), &state, Some(&release), 1);
+        assert_eq!(got(&one, None).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn loads_outlive_snapshots_and_a_new_instance_begins_like_its_peers() {
+        let state = Arc::default();
+        let first = build(service("a", vec![instance(1, "1", 1)]), &state, None, 1_000);
+        let load = Arc::clone(&first.versions[0].instances[0].load);
+        assert_eq!(load.ramped(1_000, 15_000), 1.0, "all are new: nobody begins slowly");
+        load.seed(1_000, 7_000.0);
+        let second = build(service("a", vec![instance(1, "1", 1), instance(2, "1", 2)]), &state, None, 1_000);
+        assert!(Arc::ptr_eq(&load, &second.versions[0].instances[0].load));
+        let new = &second.versions[0].instances[1].load;
+        assert_eq!(new.latency(1_000), Some(7_000.0));
+        assert!(new.ramped(1_000, 15_000) < 0.11);
+    }
+}

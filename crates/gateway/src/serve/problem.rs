@@ -1,0 +1,44 @@
+//! The data plane's own refusals as problem documents (RFC 9457).
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::body::RespBody;
+
+/// An answer with `code` (`gateway.bare_lf`), the request id and one sentence.
+pub(super) fn problem(
+    status: StatusCode,
+    kind: &str,
+    detail: &str,
+    request_id: &str,
+) -> Response<RespBody> {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "code": format!("gateway.{kind}"),
+        "detail": detail,
+        "request_id": request_id,
+    });
+    let mut response = Response::new(RespBody::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", id);
+    }
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

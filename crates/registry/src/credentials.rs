@@ -1,0 +1,47 @@
+//! Who is behind a registration token or an instance's secret: answered from memory.
+
+use std::sync::Arc;
+
+use portico_base::Principal;
+use portico_base::secret::token_hash;
+use portico_contract::credentials::CredentialSource;
+
+use crate::core::Core;
+use crate::domain::token::{SECRET_PREFIX, TOKEN_PREFIX, instance};
+
+/// Knows registration tokens.
+pub(crate) struct Registrars(pub Arc<Core>);
+
+impl CredentialSource for Registrars {
+    fn prefix(&self) -> &'static str {
+        TOKEN_PREFIX
+    }
+
+    fn find(&self, token: &str) -> Option<Arc<Principal>> {
+        let hash = token_hash(token);
+        let model = self.0.model.read();
+        let known = model.token_by_hash(&hash)?;
+        (!known.is_expired(self.0.clock.now())).then(|| Arc::clone(&known.principal))
+    }
+}
+
+/// Knows the secrets of instances.
+pub(crate) struct Instances(pub Arc<Core>);
+
+impl CredentialSource for Instances {
+    fn prefix(&self) -> &'static str {
+        SECRET_PREFIX
+    }
+
+    fn find(&self, token: &str) -> Option<Arc<Principal>> {
+        let hash = token_hash(token);
+        let model = self.0.model.read();
+        let entry = model.instance_by_secret(&hash)?;
+        let secret = entry.instance.secret.as_ref()?;
+        if secret.previous.is_some_and(|(old, until)| old == hash && until <= self.0.clock.now()) {
+            return None;
+        }
+        let tenant = model.service_of(&entry.instance)?.tenant;
+        Some(instance(entry.instance.id, tenant))
+    }
+}

@@ -1,0 +1,158 @@
+#![doc = include_str!("../README.md")]
+
+mod agenda;
+mod beats;
+mod checks;
+mod consul;
+mod core;
+mod credentials;
+mod documents;
+mod domain;
+mod drained;
+mod error;
+mod follow;
+mod http;
+mod jobs;
+mod life;
+mod metrics;
+mod migrations;
+mod model;
+mod ops;
+mod resolve;
+mod settings;
+mod shards;
+mod store;
+mod ttl;
+mod views;
+mod wake;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use portico_config::Config;
+use portico_contract::address::AddressGuard;
+use portico_contract::directory::DirectorySource;
+use portico_contract::documents::ApiDocuments;
+use portico_contract::settings::Declaration;
+use portico_db::Migrations;
+use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
+
+use crate::core::{Core, Parts, Source};
+use crate::documents::Documents;
+use crate::http::{Api, Identity};
+use crate::metrics::Metrics;
+use crate::store::instances::Sealer;
+
+/// The registry: knows every service and every instance behind the door.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Registry;
+
+/// The registry's part of the OpenAPI document, paths below `/api/registry`.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    http::openapi()
+}
+
+/// Declares all metrics, for the documentation.
+pub fn declare_metrics(registry: &portico_telemetry::metrics::Registry) {
+    let _declared = Metrics::new(registry);
+}
+
+impl Service for Registry {
+    fn name(&self) -> &'static str {
+        "registry"
+    }
+
+    fn migrations(&self) -> Migrations {
+        migrations::all()
+    }
+
+    fn settings(&self) -> &'static [Declaration] {
+        settings::DECLARATIONS
+    }
+
+    fn build<'a>(
+        &'a self,
+        cx: &'a mut BuildCx<'_>,
+    ) -> BoxFuture<'a, Result<Running, StartError>> {
+        Box::pin(build(cx))
+    }
+}
+
+async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
+    let core = Core::new(Parts {
+        db: cx.db.clone(),
+        clock: Arc::clone(cx.clock),
+        random: Arc::clone(cx.random),
+        settings: cx.settings.clone(),
+        audit: Arc::clone(cx.audit),
+        sealer: Sealer { keys: Arc::clone(cx.keys), random: Arc::clone(cx.random) },
+        metrics: Metrics::new(&cx.telemetry.metrics),
+        own: cx.own.clone(),
+        heartbeats: cx.state.heartbeats("registry"),
+        host: Arc::clone(&cx.node.host),
+        replica: Arc::clone(&cx.node.name),
+    });
+    follow::load(&core).await.map_err(|error| {
+        StartError::new(exit::DEPENDENCY, format!("the registry could not be loaded: {error}"))
+            .because(error)
+    })?;
+    let own = core.own_context("registry.start");
+    ops::builtin::announce(&core, &own, cx.names, cx.node.version);
+    provide(cx, &core);
+    let documents = Arc::new(Documents::default());
+    cx.provide::<dyn ApiDocuments>(documents.clone());
+    // These run in every process, whatever its roles: its gateway needs the directory, and what its data
+    // plane was refused by must be told.
+    let stop = cx.spawner.stopping().clone();
+    cx.spawner.spawn("registry.follow", follow::follow(Arc::clone(&core), stop.clone()));
+    cx.spawner.spawn("registry.life", life::run(Arc::clone(&core), stop.clone()));
+    cx.spawner.spawn("registry.documents", documents::run(Arc::clone(&core), documents, stop));
+    Ok(running(cx, &core))
+}
+
+fn provide(cx: &mut BuildCx<'_>, core: &Arc<Core>) {
+    cx.provide::<dyn DirectorySource>(Arc::new(Source(Arc::clone(core))));
+    cx.provide::<dyn AddressGuard>(core.addresses.clone());
+    cx.add_credentials(Arc::new(credentials::Registrars(Arc::clone(core))));
+    cx.add_credentials(Arc::new(credentials::Instances(Arc::clone(core))));
+}
+
+fn running(cx: &BuildCx<'_>, core: &Arc<Core>) -> Running {
+    let api = Api { core: Arc::clone(core), identity: identity(cx.config) };
+    let worker = |name, run: fn(Arc<Core>, tokio_util::sync::CancellationToken) -> BoxFuture<'static, ()>| {
+        let core = Arc::clone(core);
+        Worker::new(name, move |stop| run(core, stop))
+    };
+    Running {
+        routes: Some(http::routes(api)),
+        workers: vec![
+            worker("registry.shards", |core, stop| Box::pin(shards::keep(core, stop))),
+            worker("registry.checks", |core, stop| Box::pin(checks::run(core, stop))),
+            worker("registry.beats", |core, stop| Box::pin(last_beats(core, stop))),
+        ],
+        jobs: jobs::all(
+            core,
+            cx.config.consul.reap_s.get().min(std::time::Duration::from_secs(10)),
+            cx.config.consul.deregister_min_s.get(),
+        ),
+        ..Running::default()
+    }
+}
+
+/// Heartbeats that were not flushed are written when the process stops.
+async fn last_beats(core: Arc<Core>, stop: tokio_util::sync::CancellationToken) {
+    stop.cancelled().await;
+    if let Err(error) = beats::flush(&core).await {
+        tracing::warn!(err = %error, "the last heartbeats were not written");
+    }
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        jwks_url: config.auth.jwks_url.as_ref().map(ToString::to_string),
+        issuer: config.auth.issuer.clone(),
+    }
+}

@@ -1,0 +1,90 @@
+//! Built-in services: in the directory like any other, as instances of this process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use portico_base::{Context, Principal};
+use portico_contract::directory::{DefaultAccess, InstanceState, Protocol};
+
+use crate::core::Core;
+use crate::domain::instance::{Definition, Instance, Source};
+use crate::domain::service::{Contributions, Owner, Service, Version};
+use crate::model::Mutation;
+
+/// Puts the services of this process into the model. They have no rows: they end with the process.
+pub(crate) fn announce(core: &Core, cx: &Context, names: &[&'static str], version: &'static str) {
+    let now = cx.now();
+    let (index, seq) = {
+        let model = core.model.read();
+        (model.index, model.seq)
+    };
+    let owner = Owner::of(&Principal::system());
+    let mut mutations = Vec::new();
+    for name in names {
+        let version: Arc<str> = Arc::from(version);
+        let id = cx.new_id();
+        let service = Service {
+            id,
+            tenant: None,
+            name: Arc::from(*name),
+            display_name: Arc::from(*name),
+            description: Arc::from("part of Portico"),
+            owner: owner.clone(),
+            default_access: DefaultAccess::Authenticated,
+            forward_credentials: true,
+            openapi_url: None,
+            settings_schema: None,
+            console: None,
+            contributions: Arc::new(Contributions::default()),
+            enabled: true,
+            disabled_for: Arc::from([]),
+            versions: BTreeMap::from([(
+                Arc::clone(&version),
+                Version { created_at: now, endpoints: Arc::from([]) },
+            )]),
+            created_at: now,
+            updated_at: now,
+            builtin: true,
+            create_index: index,
+        };
+        let instance = Instance {
+            id: cx.new_id(),
+            service: id,
+            key: Arc::clone(&core.replica),
+            source: Source::Builtin,
+            owner: owner.clone(),
+            definition: Definition {
+                version,
+                host: Arc::clone(&core.host),
+                port: 0,
+                base_path: Arc::from("/"),
+                protocol: Protocol::Http1,
+                tls_pin: None,
+                weight: 100,
+                zone: Arc::from(""),
+                node: Arc::clone(&core.host),
+                tags: Arc::from([]),
+                metadata: Arc::new(IndexMap::new()),
+                heartbeat_s: None,
+                checks: Arc::from([]),
+                consul: None,
+            },
+            state: InstanceState::Ready,
+            reason: Arc::from(""),
+            since: now,
+            order: None,
+            weight_override: None,
+            warning: false,
+            secret: None,
+            last_heartbeat: now,
+            created_at: now,
+            updated_at: now,
+            create_index: index,
+            modify_index: index,
+        };
+        mutations.push(Mutation::PutService(Arc::new(service)));
+        mutations.push(Mutation::PutInstance(Arc::new(instance)));
+    }
+    core.apply(mutations, index, seq, Vec::new());
+}

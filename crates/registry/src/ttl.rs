@@ -1,0 +1,27 @@
+//! When TTL checks were reported last: memory only, like heartbeats.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use portico_base::Timestamp;
+
+use crate::domain::check::CheckKey;
+
+/// Last reports by check; as large as the number of TTL checks at most.
+#[derive(Default)]
+pub(crate) struct Ttl(Mutex<HashMap<CheckKey, Timestamp>>);
+
+impl Ttl {
+    pub(crate) fn note(&self, key: &CheckKey, at: Timestamp) {
+        self.0.lock().insert(key.clone(), at);
+    }
+
+    /// The last report; the first look at a check counts as one, so that a restart is no expiry.
+    pub(crate) fn seen(&self, key: &CheckKey, now: Timestamp) -> Timestamp {
+        *self.0.lock().entry(key.clone()).or_insert(now)
+    }
+
+    pub(crate) fn forget(&self, mut gone: impl FnMut(&CheckKey) -> bool) {
+        self.0.lock().retain(|key, _| !gone(key));
+    }
+}
