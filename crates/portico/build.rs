@@ -3,9 +3,15 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rustc-env=PORTICO_COMMIT={}", first_line("git", &["rev-parse", "--short=12", "HEAD"]));
+    println!(
+        "cargo:rustc-env=PORTICO_COMMIT={}",
+        first_line("git", &["rev-parse", "--short=12", "HEAD"])
+    );
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    println!("cargo:rustc-env=PORTICO_RUSTC={}", first_line(&rustc, &["--version"]));
+    println!(
+        "cargo:rustc-env=PORTICO_RUSTC={}",
+        first_line(&rustc, &["--version"])
+    );
     // The commit changes with HEAD; without a checkout the path does not exist and nothing is watched.
     if std::path::Path::new("../../.git/HEAD").exists() {
         println!("cargo:rerun-if-changed=../../.git/HEAD");

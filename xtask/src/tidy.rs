@@ -15,6 +15,7 @@ const SPINE: &[&str] = &[
     "db",
     "h1",
     "jobs",
+    "metrics",
     "objects",
     "rpc",
     "state",

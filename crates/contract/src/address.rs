@@ -9,8 +9,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 /// Networks that are allowed when nothing else is set: loopback, RFC 1918, and ULA (RFC 4193).
-pub const DEFAULT_NETWORKS: [&str; 6] =
-    ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+pub const DEFAULT_NETWORKS: [&str; 6] = [
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "fc00::/7",
+];
 
 /// Why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +117,21 @@ mod tests {
 
     #[test]
     fn table() {
-        let allowed: Vec<IpNet> =
-            DEFAULT_NETWORKS.iter().filter_map(|text| text.parse().ok()).collect();
+        let allowed: Vec<IpNet> = DEFAULT_NETWORKS
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         assert_eq!(allowed.len(), DEFAULT_NETWORKS.len());
         let verdict = |text: &str| judge(text.parse().expect(text), &allowed).err();
-        for good in ["127.0.0.1", "10.9.8.7", "192.168.1.1", "172.31.0.1", "::1", "fd12::1", "::ffff:10.0.0.1"] {
+        for good in [
+            "127.0.0.1",
+            "10.9.8.7",
+            "192.168.1.1",
+            "172.31.0.1",
+            "::1",
+            "fd12::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert_eq!(verdict(good), None, "{good}");
         }
         for (bad, why) in [
@@ -137,7 +153,10 @@ mod tests {
         ] {
             assert_eq!(verdict(bad), Some(why), "{bad}");
         }
-        let everything = ["0.0.0.0/0".parse().expect("a network"), "::/0".parse().expect("a network")];
+        let everything = [
+            "0.0.0.0/0".parse().expect("a network"),
+            "::/0".parse().expect("a network"),
+        ];
         assert!(judge("8.8.8.8".parse().expect("an address"), &everything).is_ok());
         assert!(judge("169.254.0.1".parse().expect("an address"), &everything).is_err());
     }

@@ -1,19 +1,37 @@
 //! The gateway as a service of the house: what it is built from and what it brings.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::routing::get;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
+use portico_config::Config;
+use portico_contract::address::AddressGuard;
+use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
 use portico_contract::settings::Declaration;
+use portico_contract::streams::StreamCloser;
 use portico_db::Migrations;
-use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
+use portico_host::{BuildCx, Health, Running, Service, StartError, Surface, Worker, exit};
 use portico_telemetry::metrics::Registry;
+use portico_web::extract::Ambient;
+use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 
 use crate::apidocs::{self, ApiDocs};
-use crate::http::{self, Api};
+use crate::cache::{Cache, CacheConfig, SharedWriter, StateTier};
+use crate::http::{self as api, Api};
+use crate::identify::jwt::{Expected, JwtVerifier};
+use crate::identify::source::{self, KeySource};
+use crate::identify::{KeySet, TokenVerifier};
 use crate::objects::{Book, Ops};
 use crate::pipeline::settings::DECLARATIONS;
+use crate::pipeline::{BreakerEvent, Builtins, Door as WorkerDoor, Families, Gate, Parts};
+use crate::route::build::Names;
+use crate::serve::{CertFiles, CertStore, Options, ServeLimits, Server};
+use crate::surface::{Door, DoorControl};
 
 /// The service.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,10 +50,7 @@ impl Service for Gateway {
         DECLARATIONS
     }
 
-    fn build<'a>(
-        &'a self,
-        cx: &'a mut BuildCx<'_>,
-    ) -> BoxFuture<'a, Result<Running, StartError>> {
+    fn build<'a>(&'a self, cx: &'a mut BuildCx<'_>) -> BoxFuture<'a, Result<Running, StartError>> {
         Box::pin(build(cx))
     }
 }
@@ -43,32 +58,269 @@ impl Service for Gateway {
 /// The gateway's own part of the OpenAPI document.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    http::openapi()
+    api::openapi()
 }
 
 /// Declares all metrics, for the documentation.
 pub fn declare_metrics(registry: &Registry) {
-    let _ = registry;
+    let _declared = Families::new(registry);
 }
 
 async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     let book = Book::load(cx.db).await.map_err(|error| {
         StartError::new(exit::DEPENDENCY, "the gateway's objects could not be read").because(error)
     })?;
-    let ops = Ops { db: cx.db.clone(), audit: Arc::clone(cx.audit), book: book.clone() };
-    let routes = http::routes(Api { ops });
-    let mut documents: Vec<(&str, OpenApi)> = cx
-        .built
-        .iter()
-        .filter_map(|built| Some((built.name, built.routes.as_ref()?.openapi.clone())))
-        .collect();
-    documents.push(("gateway", routes.openapi.clone()));
-    let docs = ApiDocs::new(&documents, cx.provided.get::<dyn ApiDocuments>());
-    let pages = apidocs::router(docs);
+    let ops = Ops {
+        db: cx.db.clone(),
+        audit: Arc::clone(cx.audit),
+        book: book.clone(),
+    };
+    let routes = api::routes(Api { ops });
+    let builtins = builtins(cx, &routes);
+    let mut workers = Vec::new();
+    let verifier = verifier(cx.config, &mut workers)?;
+    let cache = cache(cx, &mut workers);
+    let gate = gate(cx, &book, builtins, verifier, cache)?;
+    let follower = Arc::clone(&gate);
+    book.subscribe(Arc::new(move |objects| {
+        follower.set_objects(Arc::clone(objects))
+    }));
+    workers.push(Worker::new("gateway-objects", move |stop| {
+        book.follow(stop)
+    }));
+    let control = DoorControl::new(cx.spawner.clone());
+    cx.provide::<dyn StreamCloser>(Arc::new(control.clone()));
+    // The table follows in every process: a surface that opens later must not start on an old one.
+    let rebuilding = Arc::clone(&gate);
+    cx.spawner.spawn(
+        "gateway-table",
+        rebuilding.run(cx.spawner.stopping().clone()),
+    );
+    let surfaces: Vec<Box<dyn Surface>> = match door(cx, &gate, control)? {
+        Some(door) => vec![Box::new(door)],
+        None => Vec::new(),
+    };
     Ok(Running {
         routes: Some(routes),
-        root: vec![("/docs", pages.clone()), ("/openapi.json", pages)],
-        workers: vec![Worker::new("gateway-objects", move |stop| book.follow(stop))],
+        surfaces,
+        workers,
         ..Running::default()
+    })
+}
+
+/// The routers of all built-in services, with the values that their handlers need.
+fn builtins(cx: &BuildCx<'_>, own: &portico_web::Built) -> Builtins {
+    let ambient = Ambient {
+        clock: Arc::clone(cx.clock),
+        random: Arc::clone(cx.random),
+    };
+    let ready = |router: Router| router.layer(axum::Extension(ambient.clone()));
+    let mut documents: Vec<(&str, OpenApi)> = Vec::new();
+    let mut services: HashMap<&'static str, Router> = HashMap::new();
+    let mut roots: Vec<(&'static str, Router)> = Vec::new();
+    for built in cx.built {
+        if let Some(routes) = &built.routes {
+            documents.push((built.name, routes.openapi.clone()));
+            services.insert(built.name, ready(routes.router.clone()));
+        }
+        roots.extend(
+            built
+                .root
+                .iter()
+                .map(|(prefix, router)| (*prefix, ready(router.clone()))),
+        );
+    }
+    documents.push(("gateway", own.openapi.clone()));
+    services.insert("gateway", ready(own.router.clone()));
+    let docs = ApiDocs::new(&documents, cx.provided.get::<dyn ApiDocuments>());
+    let pages = ready(apidocs::router(docs));
+    roots.extend([("/docs", pages.clone()), ("/openapi.json", pages)]);
+    roots.push(("/healthz", health(Arc::clone(cx.health))));
+    Builtins { services, roots }
+}
+
+/// `/healthz`: readiness without details (HL-1).
+fn health(health: Arc<std::sync::OnceLock<Health>>) -> Router {
+    let answer = move || {
+        let ready = health.get().is_some_and(Health::ready);
+        async move {
+            if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    };
+    Router::new().route("/healthz", get(answer))
+}
+
+/// Verifies tokens of a foreign issuer, when one is configured (`auth`).
+fn verifier(
+    config: &Config,
+    workers: &mut Vec<Worker>,
+) -> Result<Option<Arc<dyn TokenVerifier>>, StartError> {
+    let auth = &config.auth;
+    let source = match (&auth.jwks_file, &auth.jwks_url) {
+        (Some(file), _) => KeySource::File(file.clone()),
+        (None, Some(url)) => KeySource::Url(url.url().clone()),
+        (None, None) => return Ok(None),
+    };
+    let expected = Expected {
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+        tenant_claim: auth.tenant_claim.clone(),
+        roles_claim: auth.roles_claim.clone(),
+    };
+    let keys = match &source {
+        KeySource::File(file) => source::read_file(file).map_err(|error| {
+            let text = portico_web::problem::chain(&error);
+            StartError::new(exit::USAGE, format!("auth.jwks_file: {text}")).because(error)
+        })?,
+        KeySource::Url(_) => KeySet::default(),
+    };
+    let verifier = Arc::new(JwtVerifier::new(expected, keys));
+    let following = Arc::clone(&verifier);
+    workers.push(Worker::new("gateway-keys", move |stop| {
+        source::follow(source, following, stop)
+    }));
+    Ok(Some(verifier))
+}
+
+fn cache(cx: &BuildCx<'_>, workers: &mut Vec<Worker>) -> Cache {
+    let config = CacheConfig::default();
+    let (cache, writer): (Cache, Option<SharedWriter>) = match StateTier::of(cx.state) {
+        Some(tier) => {
+            let (cache, writer) = Cache::with_shared(config, tier);
+            (cache, Some(writer))
+        }
+        None => (Cache::new(config), None),
+    };
+    if let Some(writer) = writer {
+        workers.push(Worker::new(
+            "gateway-cache-writer",
+            move |stop: CancellationToken| async move {
+                stop.run_until_cancelled(writer.run()).await;
+            },
+        ));
+    }
+    cache
+}
+
+fn gate(
+    cx: &BuildCx<'_>,
+    book: &Book,
+    builtins: Builtins,
+    verifier: Option<Arc<dyn TokenVerifier>>,
+    cache: Cache,
+) -> Result<Arc<Gate>, StartError> {
+    let server = &cx.config.server;
+    let names = Names {
+        domain: server
+            .domain
+            .as_ref()
+            .map(|domain| domain.as_str().to_owned()),
+        hosts: server
+            .hosts
+            .iter()
+            .map(|host| host.as_str().to_owned())
+            .collect(),
+        builtin: builtins.services.keys().copied().collect(),
+        roots: builtins.roots.iter().map(|(prefix, _)| *prefix).collect(),
+    };
+    Ok(Gate::new(Parts {
+        names,
+        builtins,
+        trusted: server.trusted_proxies.networks().to_vec(),
+        file_roots: server.file_roots.clone(),
+        directory: cx.require::<dyn DirectorySource>()?,
+        settings: cx.settings.clone(),
+        objects: book.current(),
+        credentials: cx.credentials.clone(),
+        verifier,
+        addresses: cx.require::<dyn AddressGuard>()?,
+        limiter: cx.state.limiter().clone(),
+        limit_seed: limit_seed(cx),
+        cache,
+        registry: cx.telemetry.metrics.clone(),
+        access: Some(cx.telemetry.access.clone()),
+        tracer: cx.telemetry.tracer.clone(),
+        clock: Arc::clone(cx.clock),
+        random: Arc::clone(cx.random),
+        breakers: Arc::new(breaker_changed),
+    }))
+}
+
+/// The same on every replica, because it comes from the installation's master key, and unknown to clients.
+fn limit_seed(cx: &BuildCx<'_>) -> u64 {
+    let hash = portico_base::secret::token_hash(&format!("limits|{}", cx.keys.check_value()));
+    hash.first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn breaker_changed(event: BreakerEvent) {
+    tracing::warn!(
+        service = %event.service,
+        instance = event.instance.map(tracing::field::display),
+        change = ?event.change,
+        "a breaker changed"
+    );
+}
+
+fn door(
+    cx: &BuildCx<'_>,
+    gate: &Arc<Gate>,
+    control: DoorControl,
+) -> Result<Option<Door>, StartError> {
+    let config = cx.config;
+    let http = config.listen.http.addr();
+    let https = match (config.listen.https.addr(), certificates(config)?) {
+        (Some(address), Some(store)) => {
+            let watched = Arc::clone(&store);
+            let stop = cx.spawner.stopping().clone();
+            cx.spawner.spawn("gateway-certificates", async move {
+                stop.run_until_cancelled(watched.watch()).await;
+            });
+            Some((address, store))
+        }
+        _ => None,
+    };
+    if http.is_none() && https.is_none() {
+        return Ok(None);
+    }
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let options = Options {
+        workers: config.node.workers.unwrap_or(cores),
+        limits: ServeLimits {
+            connections: config.server.max_connections as usize,
+            ..ServeLimits::default()
+        },
+        shared: cx.spawner.runtime().clone(),
+    };
+    let (gate, workers) = (Arc::clone(gate), options.workers);
+    Ok(Some(Door {
+        http,
+        https,
+        workers,
+        start: Box::new(move |bound| {
+            let gate = Arc::clone(&gate);
+            Server::start(&options, bound, move |worker| {
+                WorkerDoor::new(&gate, worker)
+            })
+        }),
+        control,
+    }))
+}
+
+fn certificates(config: &Config) -> Result<Option<Arc<CertStore>>, StartError> {
+    let (Some(certificate), Some(key)) = (&config.tls.cert_file, &config.tls.key_file) else {
+        return Ok(None);
+    };
+    let files = CertFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        names: Vec::new(),
+    };
+    CertStore::load(vec![files]).map(Some).map_err(|error| {
+        StartError::new(exit::USAGE, format!("tls.cert_file: {error}")).because(error)
     })
 }

@@ -35,7 +35,10 @@ pub(crate) struct DoorControl {
 
 impl DoorControl {
     pub(crate) fn new(spawner: Spawner) -> Self {
-        Self { cell: Arc::default(), spawner }
+        Self {
+            cell: Arc::default(),
+            spawner,
+        }
     }
 
     /// The control, once the workers run.
@@ -46,7 +49,9 @@ impl DoorControl {
 
 impl StreamCloser for DoorControl {
     fn close(&self, owner: &StreamOwner) {
-        let Some(control) = self.get().cloned() else { return };
+        let Some(control) = self.get().cloned() else {
+            return;
+        };
         let key = match owner {
             StreamOwner::Session(id) => format!("session:{id}"),
             StreamOwner::Subject(id) => format!("user:{id}"),
@@ -86,8 +91,10 @@ impl Surface for Door {
             };
             bound.push(bind(&listener, self.workers)?);
         }
-        let addresses: Vec<(&'static str, SocketAddr)> =
-            bound.iter().map(|bound| (bound.name, bound.address)).collect();
+        let addresses: Vec<(&'static str, SocketAddr)> = bound
+            .iter()
+            .map(|bound| (bound.name, bound.address))
+            .collect();
         let server = (self.start)(bound)?;
         // Bound once: a second call only follows a failed one.
         let _ = self.control.cell.set(server.control().clone());
@@ -102,17 +109,28 @@ struct OpenDoor {
 
 impl Open for OpenDoor {
     fn local_address(&self) -> SocketAddr {
-        self.addresses.first().map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)), |(_, a)| *a)
+        self.addresses
+            .first()
+            .map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)), |(_, a)| *a)
     }
 
     fn others(&self) -> Vec<(&'static str, &'static str, SocketAddr)> {
-        self.addresses.iter().skip(1).map(|(name, address)| (*name, *name, *address)).collect()
+        self.addresses
+            .iter()
+            .skip(1)
+            .map(|(name, address)| (*name, *name, *address))
+            .collect()
     }
 
     fn drain(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Drained> {
         Box::pin(async move {
             let cut = self.server.stop(grace).await;
-            Drained { cut: cut.into_iter().map(|cut| format!("http: {}", cut.what)).collect() }
+            Drained {
+                cut: cut
+                    .into_iter()
+                    .map(|cut| format!("http: {}", cut.what))
+                    .collect(),
+            }
         })
     }
 }

@@ -118,8 +118,11 @@ pub(crate) async fn join(
 async fn room_for_another(db: &Db) -> Result<(), StartError> {
     if db.backend() == Backend::Sqlite {
         return db.leases().end_all().await.map_err(|error| {
-            StartError::new(exit::DEPENDENCY, "the leases of the last process could not be ended")
-                .because(error)
+            StartError::new(
+                exit::DEPENDENCY,
+                "the leases of the last process could not be ended",
+            )
+            .because(error)
         });
     }
     if let Err(error) = db.check_server_connections(1).await {
@@ -128,7 +131,10 @@ async fn room_for_another(db: &Db) -> Result<(), StartError> {
     }
     // A replica that has just been killed still counts here, so that its successor is not refused.
     let others = db.replicas().list().await.unwrap_or_default();
-    let alive = others.iter().filter(|r| r.state != ReplicaState::Lost).count();
+    let alive = others
+        .iter()
+        .filter(|r| r.state != ReplicaState::Lost)
+        .count();
     let all = u32::try_from(alive + 1).unwrap_or(u32::MAX);
     if let Err(error) = db.check_server_connections(all).await {
         tracing::warn!(err = %error, "the server may run out of connections");

@@ -93,6 +93,7 @@ pub(crate) struct All {
     pub(crate) workers: Vec<Worker>,
     pub(crate) jobs: JobSet,
     pub(crate) checks: Vec<Check>,
+    pub(crate) services: Vec<BuiltService>,
 }
 
 /// Builds all services in their order.
@@ -102,6 +103,7 @@ pub(crate) struct All {
 )]
 pub(crate) async fn all(
     ground: &Ground,
+    audit: Option<Audit>,
     composition: &Composition,
     config: &Arc<Config>,
     node: &NodeInfo,
@@ -111,7 +113,7 @@ pub(crate) async fn all(
     health: &Arc<OnceLock<Health>>,
 ) -> Result<All, StartError> {
     let settings = Settings::new(ground.file_settings.clone());
-    let audit: Audit = Arc::new(AuditLog);
+    let audit = audit.unwrap_or_else(|| Arc::new(AuditLog));
     let mut provided = Provided::default();
     let mut credentials = Credentials::default();
     credentials.add(Arc::new(OperatorToken::new(Arc::clone(&ground.operator))));
@@ -167,6 +169,7 @@ pub(crate) async fn all(
         }
         all.checks.extend(running.checks);
     }
+    all.services = built;
     Ok(all)
 }
 

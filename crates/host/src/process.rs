@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portico_base::{Clock, Random};
 use portico_config::{Config, Loaded};
+use portico_contract::audit::Audit;
 use portico_db::Db;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -17,7 +18,7 @@ use crate::datadir::DataDir;
 use crate::error::{StartError, exit};
 use crate::health::Health;
 use crate::own::OwnAddresses;
-use crate::service::{NodeInfo, Service, Worker};
+use crate::service::{BuiltService, NodeInfo, Service, Worker};
 use crate::settings_file::FileSettings;
 use crate::spawn::Spawner;
 use crate::surface::{HttpSurface, Open, Surface};
@@ -56,6 +57,8 @@ pub struct Options {
     pub next_free_port: bool,
     /// Logs are set up by this process; a test that runs several processes sets them up itself.
     pub own_logs: bool,
+    /// Where changes are recorded; absent: the log stream `audit`.
+    pub audit: Option<Audit>,
 }
 
 /// The real addresses of a process that accepts connections.
@@ -97,6 +100,7 @@ pub struct Process {
     ready: Ready,
     loaded: Arc<Loaded>,
     metrics_token_needed: bool,
+    services: Vec<BuiltService>,
 }
 
 /// How a stop ended.
@@ -137,8 +141,10 @@ impl Process {
         .await?;
         let own = OwnAddresses::default();
         let health_cell: Arc<OnceLock<Health>> = Arc::default();
+        let audit = options.audit.clone();
         let mut built = build::all(
             &ground,
+            audit,
             &composition,
             &config,
             &node,
@@ -242,6 +248,7 @@ impl Process {
             ready,
             loaded: options.loaded,
             metrics_token_needed,
+            services: built.services,
         })
     }
 
@@ -255,6 +262,12 @@ impl Process {
     #[must_use]
     pub const fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// The services of this process with their routes, in the order in which they were built.
+    #[must_use]
+    pub fn services(&self) -> &[BuiltService] {
+        &self.services
     }
 
     /// Path of the operator's token.
@@ -352,10 +365,13 @@ impl Bound {
         loop {
             match surface.bind(address) {
                 Ok(open) => {
-                    let local = open.local_address();
-                    self.own.add(local);
-                    let url = Value::from(format!("{}://{}", surface.scheme(), reachable(local)));
-                    self.urls.insert(name.to_owned(), url);
+                    let mut listeners = open.others();
+                    listeners.push((name, surface.scheme(), open.local_address()));
+                    for (name, scheme, local) in listeners {
+                        self.own.add(local);
+                        let url = Value::from(format!("{scheme}://{}", reachable(local)));
+                        self.urls.insert(name.to_owned(), url);
+                    }
                     return Ok(open);
                 }
                 Err(error)

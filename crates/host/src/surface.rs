@@ -33,6 +33,11 @@ pub trait Open: Send {
     /// The real address.
     fn local_address(&self) -> SocketAddr;
 
+    /// Further listeners of the same surface: name, scheme, real address.
+    fn others(&self) -> Vec<(&'static str, &'static str, SocketAddr)> {
+        Vec::new()
+    }
+
     /// Stops accepting, lets requests finish, at most for `grace`, then cuts the rest.
     fn drain(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Drained>;
 }

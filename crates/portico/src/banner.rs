@@ -12,13 +12,25 @@ pub(crate) fn print(ready: &Ready, token_file: &Path, demo: bool, anonymous: boo
 }
 
 fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: bool) -> String {
-    let bold = |text: &str| if colours { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
+    let bold = |text: &str| {
+        if colours {
+            format!("\x1b[1m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    };
     let mut lines = vec![bold(&format!("Portico {} is ready", ready.version))];
     let mut line = |name: &str, value: &str| lines.push(format!("  {name:9} {value}"));
-    let gateway = ready.url("http").or_else(|| ready.url("https")).unwrap_or("off");
+    let gateway = ready
+        .url("http")
+        .or_else(|| ready.url("https"))
+        .unwrap_or("off");
     line("gateway", gateway);
     match ready.url("consul") {
-        Some(url) if anonymous => line("consul", &format!("{url}  (open to programs on this machine)")),
+        Some(url) if anonymous => line(
+            "consul",
+            &format!("{url}  (open to programs on this machine)"),
+        ),
         Some(url) => line("consul", url),
         None => {}
     }
@@ -27,10 +39,22 @@ fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: 
     }
     line("data", &ready.data_dir);
     if demo {
-        line("try", &format!("curl {gateway}/api/echo/hello   curl {gateway}/api/clock/"));
+        line(
+            "try",
+            &format!("curl {gateway}/api/echo/hello   curl {gateway}/api/clock/"),
+        );
     }
-    line("yours", "portico run --name hello --public -- python3 -m http.server {port}");
-    line("token", &format!("curl -H @{} {gateway}/api/registry/services", token_file.display()));
+    line(
+        "yours",
+        "portico run --name hello --public -- python3 -m http.server {port}",
+    );
+    line(
+        "token",
+        &format!(
+            "curl -H @{} {gateway}/api/registry/services",
+            token_file.display()
+        ),
+    );
     lines.push("stop with Ctrl-C".to_owned());
     lines.join("\n") + "\n"
 }
@@ -51,7 +75,13 @@ mod tests {
             version: "0.1.0",
             data_dir: "portico-data".to_owned(),
         };
-        let text = text(&ready, Path::new("portico-data/operator.token"), true, true, false);
+        let text = text(
+            &ready,
+            Path::new("portico-data/operator.token"),
+            true,
+            true,
+            false,
+        );
         assert!(text.lines().count() <= 12, "{text}");
         assert!(text.contains("http://127.0.0.1:8080/api/echo/hello"));
     }

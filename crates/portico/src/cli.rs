@@ -329,10 +329,21 @@ mod tests {
         let cli = Cli::try_parse_from(["portico", "--listen", "127.0.0.1:0", "--no-demo"]).unwrap();
         assert!(cli.command.is_none() && cli.serve.config.no_demo);
         let cli = Cli::try_parse_from([
-            "portico", "run", "--name", "hello", "--restart", "--", "python3", "-m", "http.server", "{port}",
+            "portico",
+            "run",
+            "--name",
+            "hello",
+            "--restart",
+            "--",
+            "python3",
+            "-m",
+            "http.server",
+            "{port}",
         ])
         .unwrap();
-        let Some(Command::Run(run)) = cli.command else { panic!("not run") };
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("not run")
+        };
         assert_eq!(run.command, ["python3", "-m", "http.server", "{port}"]);
         assert_eq!(run.restart, Some(Restart::Always));
     }

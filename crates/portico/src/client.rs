@@ -36,11 +36,19 @@ impl Client {
     /// Finds address and credential: flags, environment, data directory.
     pub(crate) fn connect(args: &ConnectArgs) -> Result<Self> {
         let data_dir = data_dir_or_default(&args.data_dir);
-        let url = match args.url.clone().or_else(|| std::env::var("PORTICO_URL").ok()) {
+        let url = match args
+            .url
+            .clone()
+            .or_else(|| std::env::var("PORTICO_URL").ok())
+        {
             Some(url) => url,
             None => ready(&data_dir, "http")?,
         };
-        let (token, token_file) = match args.token.clone().or_else(|| std::env::var("PORTICO_TOKEN").ok()) {
+        let (token, token_file) = match args
+            .token
+            .clone()
+            .or_else(|| std::env::var("PORTICO_TOKEN").ok())
+        {
             Some(token) => (Secret::from(token), None),
             None => operator(&data_dir)?,
         };
@@ -48,7 +56,11 @@ impl Client {
     }
 
     /// A connection with a known address and credential.
-    pub(crate) fn new(url: &str, token: Secret<String>, token_file: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(
+        url: &str,
+        token: Secret<String>,
+        token_file: Option<PathBuf>,
+    ) -> Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(15))
@@ -57,7 +69,12 @@ impl Client {
             .user_agent(concat!("portico/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("the HTTP client could not be made")?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token, token_file })
+        Ok(Self {
+            http,
+            url: url.trim_end_matches('/').to_owned(),
+            token,
+            token_file,
+        })
     }
 
     /// Calls and expects a JSON answer; an error answer is an [`ApiError`].

@@ -25,7 +25,12 @@ pub(crate) fn composition(config: &Config) -> Composition {
             active: roles.contains(&Role::All) || roles.contains(&role),
         })
         .collect();
-    Composition { entries, version: VERSION, commit: COMMIT, rustc: RUSTC }
+    Composition {
+        entries,
+        version: VERSION,
+        commit: COMMIT,
+        rustc: RUSTC,
+    }
 }
 
 /// All services, whatever the roles are.
@@ -35,7 +40,10 @@ pub(crate) fn all_services() -> Vec<Box<dyn Service>> {
 
 /// All declared settings.
 pub(crate) fn declarations() -> Vec<Declaration> {
-    all_services().iter().flat_map(|service| service.settings().iter().copied()).collect()
+    all_services()
+        .iter()
+        .flat_map(|service| service.settings().iter().copied())
+        .collect()
 }
 
 /// Checks the settings in the configuration against their declarations.
@@ -56,7 +64,11 @@ mod tests {
             let default: serde_json::Value = serde_json::from_str(declaration.default)
                 .unwrap_or_else(|e| panic!("{}: {e}", declaration.key));
             assert_eq!(declaration.check(&default), Ok(()), "{}", declaration.key);
-            assert!(keys.insert(declaration.key), "{} is declared twice", declaration.key);
+            assert!(
+                keys.insert(declaration.key),
+                "{} is declared twice",
+                declaration.key
+            );
             assert!(!declaration.title.is_empty() && !declaration.title_zh.is_empty());
         }
         assert!(keys.contains("gateway.breaker.open_s"));

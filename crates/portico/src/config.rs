@@ -16,7 +16,11 @@ pub(crate) fn flags(args: &ConfigFlags) -> Vec<Flag> {
     };
     add("node.data_dir", args.data_dir.as_ref(), "--data-dir");
     add("listen.http", args.listen.as_ref(), "--listen");
-    add("listen.consul", args.consul_listen.as_ref(), "--consul-listen");
+    add(
+        "listen.consul",
+        args.consul_listen.as_ref(),
+        "--consul-listen",
+    );
     add("listen.admin", args.admin_listen.as_ref(), "--admin-listen");
     add("node.roles", args.roles.as_ref(), "--roles");
     add("database.url", args.database.as_ref(), "--database");

@@ -9,16 +9,23 @@ use crate::{composition, text};
 pub(crate) fn print(which: DocsCommand) -> Result<()> {
     match which {
         DocsCommand::Openapi => {
-            let own = [("registry", portico_registry::openapi()), ("gateway", portico_gateway::openapi())];
+            let own = [
+                ("registry", portico_registry::openapi()),
+                ("gateway", portico_gateway::openapi()),
+            ];
             let document = serde_json::to_string_pretty(&portico_gateway::openapi_of(&own))?;
             text::print(&(document + "\n"));
         }
         DocsCommand::Metrics => {
-            let registry = portico_telemetry::metrics::Registry::new(portico_telemetry::metrics::SERIES_BUDGET);
+            let registry = portico_telemetry::metrics::Registry::new(
+                portico_telemetry::metrics::SERIES_BUDGET,
+            );
             portico_host::declare_metrics(&registry);
             portico_registry::declare_metrics(&registry);
             portico_gateway::declare_metrics(&registry);
-            text::print(&portico_telemetry::metrics::documentation(&registry.describe()));
+            text::print(&portico_telemetry::metrics::documentation(
+                &registry.describe(),
+            ));
         }
         DocsCommand::Settings => text::print(&settings()),
     }
@@ -35,7 +42,11 @@ fn settings() -> String {
     let mut all = composition::declarations();
     all.sort_by_key(|declaration| declaration.key);
     for d in all {
-        let unit = if d.unit.is_empty() { String::new() } else { format!(" ({})", d.unit) };
+        let unit = if d.unit.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", d.unit)
+        };
         out.push_str(&format!(
             "| `{}` | `{}` | {}{unit} | {} | {} |\n",
             d.key, d.default, d.kind, d.title, d.title_zh

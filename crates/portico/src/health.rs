@@ -15,7 +15,10 @@ pub(crate) async fn run(args: HealthArgs) -> Result<u8> {
         .timeout(std::time::Duration::from_secs(3))
         .no_proxy()
         .build()?;
-    let answer = client.get(format!("{}/healthz", url.trim_end_matches('/'))).send().await;
+    let answer = client
+        .get(format!("{}/healthz", url.trim_end_matches('/')))
+        .send()
+        .await;
     match answer {
         Ok(response) if response.status().is_success() => {
             println!("ready");

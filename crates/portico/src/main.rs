@@ -1,5 +1,9 @@
 //! The binary: command line, list of services, process roles.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool"
+)]
 
 mod banner;
 mod cli;
@@ -39,13 +43,20 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("portico: {error:#}");
-            ExitCode::from(error.downcast_ref::<StartError>().map_or(exit::FAILED, |e| e.code))
+            ExitCode::from(
+                error
+                    .downcast_ref::<StartError>()
+                    .map_or(exit::FAILED, |e| e.code),
+            )
         }
     }
 }
 
 fn dispatch(cli: Cli) -> Result<u8> {
-    match cli.command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve))) {
+    match cli
+        .command
+        .unwrap_or_else(|| Command::Serve(Box::new(cli.serve)))
+    {
         Command::Serve(args) => serve::run(&args),
         Command::Run(args) => small(run::run(*args)),
         Command::Status(args) => small(status::run(args)),
@@ -60,8 +71,12 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Plugin(PluginCommand::Token(args)) => small(token::create(args)),
         Command::Plugin(PluginCommand::Tokens(args)) => small(token::list(args)),
         Command::Plugin(PluginCommand::Revoke { connect, id }) => small(token::revoke(connect, id)),
-        Command::Registry(RegistryCommand::Reserve { connect, name }) => small(names::reserve(connect, name)),
-        Command::Registry(RegistryCommand::Release { connect, name }) => small(names::release(connect, name)),
+        Command::Registry(RegistryCommand::Reserve { connect, name }) => {
+            small(names::reserve(connect, name))
+        }
+        Command::Registry(RegistryCommand::Release { connect, name }) => {
+            small(names::release(connect, name))
+        }
         Command::Docs(which) => docs::print(which).map(|()| 0),
         Command::Version { json } => done(|| version::print(json)),
     }

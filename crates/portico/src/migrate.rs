@@ -21,11 +21,16 @@ pub(crate) async fn run(args: MigrateArgs) -> Result<u8> {
     };
     std::fs::create_dir_all(&loaded.config.node.data_dir)?;
     let options = portico_host::db_options(&loaded.config);
-    let db = Db::connect(&options, Arc::new(SystemClock)).await.map_err(|error| {
-        StartError::new(exit::DEPENDENCY, "the database cannot be reached").because(error)
-    })?;
+    let db = Db::connect(&options, Arc::new(SystemClock))
+        .await
+        .map_err(|error| {
+            StartError::new(exit::DEPENDENCY, "the database cannot be reached").because(error)
+        })?;
     let services = composition::all_services();
-    let sets: Vec<_> = services.iter().map(|service| (service.name(), service.migrations())).collect();
+    let sets: Vec<_> = services
+        .iter()
+        .map(|service| (service.name(), service.migrations()))
+        .collect();
     let code = act(&db, &sets, args.action.unwrap_or(MigrateAction::Up)).await;
     db.close().await;
     code
@@ -39,7 +44,9 @@ async fn act(
     match action {
         MigrateAction::Status => {
             for step in db.migration_status(sets).await? {
-                let when = step.applied_at.map_or_else(|| "pending".to_owned(), |at| at.to_rfc3339());
+                let when = step
+                    .applied_at
+                    .map_or_else(|| "pending".to_owned(), |at| at.to_rfc3339());
                 println!("{:50}  {when}", step.name);
             }
         }
@@ -49,7 +56,10 @@ async fn act(
             }
         }
         MigrateAction::Up => {
-            let report = db.migrate(sets).await.map_err(portico_host::migration_error)?;
+            let report = db
+                .migrate(sets)
+                .await
+                .map_err(portico_host::migration_error)?;
             println!("{} steps done", report.applied.len());
         }
     }

@@ -10,7 +10,9 @@ use crate::client::Client;
 /// Reserves a name.
 pub(crate) async fn reserve(connect: ConnectArgs, name: String) -> Result<u8> {
     let client = Client::connect(&connect)?;
-    client.post("/api/registry/reservations", &json!({ "name": name })).await?;
+    client
+        .post("/api/registry/reservations", &json!({ "name": name }))
+        .await?;
     println!("reserved {name}");
     Ok(0)
 }
@@ -18,7 +20,13 @@ pub(crate) async fn reserve(connect: ConnectArgs, name: String) -> Result<u8> {
 /// Releases a name.
 pub(crate) async fn release(connect: ConnectArgs, name: String) -> Result<u8> {
     let client = Client::connect(&connect)?;
-    client.call(Method::DELETE, &format!("/api/registry/reservations/{name}"), None::<&Value>).await?;
+    client
+        .call(
+            Method::DELETE,
+            &format!("/api/registry/reservations/{name}"),
+            None::<&Value>,
+        )
+        .await?;
     println!("released {name}");
     Ok(0)
 }

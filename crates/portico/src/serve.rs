@@ -64,10 +64,17 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
         println!("{}", serde_json::to_string(process.ready())?);
     } else if !args.quiet {
         let anonymous = loaded.config.anonymous_consul().is_ok();
-        banner::print(process.ready(), &process.operator_token_file(), demo, anonymous);
+        banner::print(
+            process.ready(),
+            &process.operator_token_file(),
+            demo,
+            anonymous,
+        );
     }
     let stop_demo = CancellationToken::new();
-    let demo = demo.then(|| start_demo(&process, stop_demo.clone())).transpose()?;
+    let demo = demo
+        .then(|| start_demo(&process, stop_demo.clone()))
+        .transpose()?;
 
     let stop = crate::signal::first();
     tokio::pin!(stop);
@@ -93,15 +100,20 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
 }
 
 fn reload(args: &ServeArgs, process: &mut Process) {
-    let result = load(args).map_err(|faults| faults.to_string()).and_then(|loaded| {
-        process.reload(Arc::new(loaded))
-    });
+    let result = load(args)
+        .map_err(|faults| faults.to_string())
+        .and_then(|loaded| process.reload(Arc::new(loaded)));
     match result {
         Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
         Ok(restart) => {
-            tracing::warn!(keys = restart.join(", "), "configuration reloaded; these changes need a restart");
+            tracing::warn!(
+                keys = restart.join(", "),
+                "configuration reloaded; these changes need a restart"
+            );
         }
-        Err(faults) => tracing::error!(err = %faults, "the configuration was not reloaded, the old values hold"),
+        Err(faults) => {
+            tracing::error!(err = %faults, "the configuration was not reloaded, the old values hold")
+        }
     }
 }
 
@@ -141,7 +153,9 @@ fn start_demo(
 /// Raises the limit of open files to the hard limit, or to what the configuration says.
 fn raise_descriptors(loaded: &Loaded) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
     let wanted = loaded.config.limits.nofile.unwrap_or(hard).min(hard);
     if wanted > soft
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)

@@ -15,7 +15,9 @@ pub(crate) async fn run(args: StatusArgs) -> Result<u8> {
         return Ok(0);
     }
     if instances.is_empty() {
-        println!("no service is registered; try: portico run --name hello -- python3 -m http.server {{port}}");
+        println!(
+            "no service is registered; try: portico run --name hello -- python3 -m http.server {{port}}"
+        );
         return Ok(0);
     }
     print!("{}", table(&instances));
@@ -27,7 +29,9 @@ async fn all(client: &Client) -> Result<Vec<Value>> {
     let mut cursor: Option<String> = None;
     loop {
         let more = cursor.map(|c| format!("&cursor={c}")).unwrap_or_default();
-        let page = client.get(&format!("/api/registry/services?state=all&limit=200{more}")).await?;
+        let page = client
+            .get(&format!("/api/registry/services?state=all&limit=200{more}"))
+            .await?;
         instances.extend(page["items"].as_array().into_iter().flatten().cloned());
         cursor = page["next_cursor"].as_str().map(str::to_owned);
         if cursor.is_none() {
@@ -42,7 +46,8 @@ fn table(instances: &[Value]) -> String {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    let mut rows = vec![["SERVICE", "VERSION", "STATE", "ADDRESS", "WEIGHT", "REASON"].map(str::to_owned)];
+    let mut rows =
+        vec![["SERVICE", "VERSION", "STATE", "ADDRESS", "WEIGHT", "REASON"].map(str::to_owned)];
     for item in instances {
         let address = match (item["host"].as_str(), item["port"].as_u64()) {
             (Some(host), Some(port)) if port > 0 => format!("{host}:{port}"),
@@ -65,8 +70,11 @@ fn table(instances: &[Value]) -> String {
     }
     let mut out = String::new();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }

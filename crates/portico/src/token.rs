@@ -23,7 +23,10 @@ pub(crate) async fn create(args: TokenArgs) -> Result<u8> {
         println!("{}", serde_json::to_string_pretty(&answer)?);
     } else {
         println!("{}", answer["token"].as_str().unwrap_or_default());
-        eprintln!("this token is shown only once; it may register {}", args.service);
+        eprintln!(
+            "this token is shown only once; it may register {}",
+            args.service
+        );
     }
     Ok(0)
 }
@@ -42,7 +45,13 @@ pub(crate) async fn list(args: StatusArgs) -> Result<u8> {
             Value::Null => "-".to_owned(),
             other => other.to_string(),
         };
-        println!("{}  {}  expires {}  used {}", text("id"), text("name_pattern"), text("expires_at"), text("used_at"));
+        println!(
+            "{}  {}  expires {}  used {}",
+            text("id"),
+            text("name_pattern"),
+            text("expires_at"),
+            text("used_at")
+        );
     }
     Ok(0)
 }
@@ -50,7 +59,13 @@ pub(crate) async fn list(args: StatusArgs) -> Result<u8> {
 /// Takes a token back.
 pub(crate) async fn revoke(connect: ConnectArgs, id: String) -> Result<u8> {
     let client = Client::connect(&connect)?;
-    client.call(Method::DELETE, &format!("/api/registry/tokens/{id}"), None::<&Value>).await?;
+    client
+        .call(
+            Method::DELETE,
+            &format!("/api/registry/tokens/{id}"),
+            None::<&Value>,
+        )
+        .await?;
     println!("revoked {id}");
     Ok(0)
 }

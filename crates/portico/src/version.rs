@@ -12,7 +12,10 @@ pub(crate) const RUSTC: &str = env!("PORTICO_RUSTC");
 /// Prints version, commit and compiler.
 pub(crate) fn print(as_json: bool) {
     if as_json {
-        println!("{}", json!({ "version": VERSION, "commit": COMMIT, "rustc": RUSTC }));
+        println!(
+            "{}",
+            json!({ "version": VERSION, "commit": COMMIT, "rustc": RUSTC })
+        );
     } else {
         println!("portico {VERSION} ({COMMIT}, {RUSTC})");
     }

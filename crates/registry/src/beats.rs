@@ -50,12 +50,6 @@ pub(crate) async fn flush(core: &Arc<Core>) -> Result<usize> {
         core.beats.put_back(beats);
         return Err(error);
     }
-    let model = core.model.read();
-    for (id, at) in &beats {
-        if let Some(entry) = model.instance(*id) {
-            entry.live.flushed(*at);
-        }
-    }
     Ok(beats.len())
 }
 

@@ -84,7 +84,10 @@ impl Core {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let tunables = Tunables::follow(&parts.settings);
         let single = parts.db.backend() == portico_db::Backend::Sqlite;
-        let addresses = Arc::new(AddressRules { tunables: tunables.clone(), own: parts.own });
+        let addresses = Arc::new(AddressRules {
+            tunables: tunables.clone(),
+            own: parts.own,
+        });
         let core = Arc::new(Self {
             net: Net::new(addresses.clone()),
             addresses,
@@ -142,7 +145,7 @@ impl Core {
             (!services.is_empty()).then(|| model.directory(&self.directory.load(), services))
         };
         if let Some(next) = next {
-            self.publish(Arc::new(next));
+            self.publish(&Arc::new(next));
         }
         for event in &events {
             self.metrics.event(event.kind);
@@ -163,21 +166,24 @@ impl Core {
             let all: Vec<(Uuid, ServiceKey)> = model.all_keys();
             model.directory(&Directory::default(), all)
         };
-        self.publish(Arc::new(next));
+        self.publish(&Arc::new(next));
     }
 
-    fn publish(&self, next: Arc<Directory>) {
+    fn publish(&self, next: &Arc<Directory>) {
         let listeners = self.listeners.lock();
-        self.directory.store(Arc::clone(&next));
+        self.directory.store(Arc::clone(next));
         for listener in listeners.iter() {
-            listener(&next);
+            listener(next);
         }
     }
 
     /// Tells other replicas of a heartbeat. Where there is no room for it, they learn it from the database.
     pub(crate) fn share(&self, instance: Uuid, at: Timestamp) {
         let id = instance.to_string();
-        if let Err(error) = self.heartbeats.touch(&id, at.timestamp_millis(), bytes::Bytes::new()) {
+        if let Err(error) = self
+            .heartbeats
+            .touch(&id, at.timestamp_millis(), bytes::Bytes::new())
+        {
             tracing::debug!(err = %error, "a heartbeat was not shared");
         }
     }
@@ -204,8 +210,12 @@ impl DirectorySource for Source {
 
     fn observe(&self, instance: Uuid, what: Observation) {
         // A lock that a writer holds is not waited for: the next request will see the same again.
-        let Some(model) = self.0.model.try_read() else { return };
-        let Some(entry) = model.instance(instance) else { return };
+        let Some(model) = self.0.model.try_read() else {
+            return;
+        };
+        let Some(entry) = model.instance(instance) else {
+            return;
+        };
         let rise = self.0.tunables.get().defaults.rise;
         let told = match what {
             Observation::ConnectFailed => entry.live.connect_failed(),
@@ -226,7 +236,10 @@ pub(crate) struct AddressRules {
 impl AddressGuard for AddressRules {
     fn check(&self, address: SocketAddr) -> Result<(), Refused> {
         judge(address.ip(), &self.tunables.get().networks)?;
-        if self.own.contains(SocketAddr::new(address.ip().to_canonical(), address.port())) {
+        if self
+            .own
+            .contains(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        {
             return Err(Refused::OwnListener);
         }
         Ok(())

@@ -38,7 +38,10 @@ impl CredentialSource for Instances {
         let model = self.0.model.read();
         let entry = model.instance_by_secret(&hash)?;
         let secret = entry.instance.secret.as_ref()?;
-        if secret.previous.is_some_and(|(old, until)| old == hash && until <= self.0.clock.now()) {
+        if secret
+            .previous
+            .is_some_and(|(old, until)| old == hash && until <= self.0.clock.now())
+        {
             return None;
         }
         let tenant = model.service_of(&entry.instance)?.tenant;

@@ -44,8 +44,12 @@ struct Kept {
 
 impl ApiDocuments for Documents {
     fn all(&self) -> Vec<ApiDocument> {
-        let mut all: Vec<ApiDocument> =
-            self.0.read().values().filter_map(|k| k.document.clone()).collect();
+        let mut all: Vec<ApiDocument> = self
+            .0
+            .read()
+            .values()
+            .filter_map(|k| k.document.clone())
+            .collect();
         all.sort_by(|a, b| (&a.service, a.tenant).cmp(&(&b.service, b.tenant)));
         all
     }
@@ -87,13 +91,24 @@ impl Documents {
     fn wanted(&self, core: &Core, now: Instant) -> Vec<Wanted> {
         let model = core.model.read();
         let mut kept = self.0.write();
-        kept.retain(|id, _| model.service(*id).is_some_and(|e| e.service.openapi_url.is_some()));
+        kept.retain(|id, _| {
+            model
+                .service(*id)
+                .is_some_and(|e| e.service.openapi_url.is_some())
+        });
         model
             .services()
-            .filter_map(|entry| Some((entry, entry.service.openapi_url.as_ref()?, newest(&model, entry)?)))
+            .filter_map(|entry| {
+                Some((
+                    entry,
+                    entry.service.openapi_url.as_ref()?,
+                    newest(&model, entry)?,
+                ))
+            })
             .filter(|(entry, url, instance)| match kept.get(&entry.service.id) {
                 Some(known) => {
-                    known.again <= now || known.from != ((*url).clone(), instance.definition.version.clone())
+                    known.again <= now
+                        || known.from != ((*url).clone(), instance.definition.version.clone())
                 }
                 None => kept.len() < KEPT,
             })
@@ -127,7 +142,14 @@ impl Documents {
                 (before, Instant::now() + RETRY)
             }
         };
-        kept.insert(wanted.service, Kept { document, from: (wanted.url, version), again });
+        kept.insert(
+            wanted.service,
+            Kept {
+                document,
+                from: (wanted.url, version),
+                again,
+            },
+        );
     }
 }
 
@@ -139,7 +161,12 @@ fn newest<'a>(model: &'a Model, entry: &ServiceEntry) -> Option<&'a Instance> {
         .filter_map(|id| model.instance(*id))
         .map(|e| &*e.instance)
         .filter(|i| i.state == InstanceState::Ready && !i.definition.host.is_empty())
-        .max_by_key(|i| (crate::domain::service::semver_key(&i.definition.version), i.id))
+        .max_by_key(|i| {
+            (
+                crate::domain::service::semver_key(&i.definition.version),
+                i.id,
+            )
+        })
 }
 
 async fn get(core: &Core, wanted: &Wanted) -> Result<Value, String> {
@@ -167,5 +194,11 @@ async fn get(core: &Core, wanted: &Wanted) -> Result<Value, String> {
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())
-        .and_then(|value| if value.is_object() { Ok(value) } else { Err("not an object".to_owned()) })
+        .and_then(|value| {
+            if value.is_object() {
+                Ok(value)
+            } else {
+                Err("not an object".to_owned())
+            }
+        })
 }

@@ -8,13 +8,19 @@ use portico_db::{DbError, Transient};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the registration is not right")]
-    Invalid { code: &'static str, faults: Vec<FieldFault> },
+    Invalid {
+        code: &'static str,
+        faults: Vec<FieldFault>,
+    },
     #[error("a credential is needed")]
     Unauthenticated,
     #[error("the permission {0} is needed")]
     Missing(Permission),
     #[error("{reason}")]
-    NotAllowed { reason: String, faults: Vec<FieldFault> },
+    NotAllowed {
+        reason: String,
+        faults: Vec<FieldFault>,
+    },
     #[error("the name belongs to somebody else, or is reserved")]
     NameOwned,
     #[error("there is no such instance")]

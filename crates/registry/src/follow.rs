@@ -58,12 +58,30 @@ async fn is_alone(core: &Core) -> bool {
 async fn everything(core: &Core) -> Result<Vec<Mutation>> {
     let reader = core.db.reader();
     let mut out = Vec::new();
-    out.extend(put(store::services::read(reader, None).await?, Mutation::PutService));
-    out.extend(put(store::checks::nodes(reader, None).await?, Mutation::PutNode));
-    out.extend(put(store::instances::read(reader, &core.sealer, None).await?, Mutation::AdoptInstance));
-    out.extend(put(store::checks::checks(reader, None).await?, Mutation::PutCheck));
-    out.extend(put(store::names::tokens(reader, None).await?, Mutation::PutToken));
-    out.extend(put(store::names::reservations(reader, None).await?, Mutation::PutReservation));
+    out.extend(put(
+        store::services::read(reader, None).await?,
+        Mutation::PutService,
+    ));
+    out.extend(put(
+        store::checks::nodes(reader, None).await?,
+        Mutation::PutNode,
+    ));
+    out.extend(put(
+        store::instances::read(reader, &core.sealer, None).await?,
+        Mutation::AdoptInstance,
+    ));
+    out.extend(put(
+        store::checks::checks(reader, None).await?,
+        Mutation::PutCheck,
+    ));
+    out.extend(put(
+        store::names::tokens(reader, None).await?,
+        Mutation::PutToken,
+    ));
+    out.extend(put(
+        store::names::reservations(reader, None).await?,
+        Mutation::PutReservation,
+    ));
     Ok(out)
 }
 
@@ -94,17 +112,21 @@ impl Stale {
         match event.kind {
             EventKind::NodeChanged | EventKind::CheckChanged => {
                 let node = subject.and_then(|s| NodeSubject::deserialize(s).ok());
-                self.nodes.extend(node.map(|n| NodeKey::new(n.tenant, &n.node)));
+                self.nodes
+                    .extend(node.map(|n| NodeKey::new(n.tenant, &n.node)));
             }
             EventKind::TokenChanged => {
                 let id = subject.and_then(|s| s.get("token")).and_then(Value::as_str);
-                self.tokens.extend(id.and_then(|id| Uuid::parse_str(id).ok()));
+                self.tokens
+                    .extend(id.and_then(|id| Uuid::parse_str(id).ok()));
             }
             EventKind::ReservationChanged => {
                 let name = subject.and_then(|s| s.get("name")).and_then(Value::as_str);
                 self.names.extend(name.map(str::to_owned));
             }
-            EventKind::ServiceRegistered | EventKind::ServiceChanged | EventKind::ServiceRemoved => {
+            EventKind::ServiceRegistered
+            | EventKind::ServiceChanged
+            | EventKind::ServiceRemoved => {
                 self.services.extend(event.service);
             }
             EventKind::InstanceRegistered
@@ -121,13 +143,21 @@ impl Stale {
         let services: Vec<Uuid> = self.services.into_iter().collect();
         let found = store::services::read(conn, Some(&services)).await?;
         let there: HashSet<Uuid> = found.iter().map(|s| s.id).collect();
-        let gone_services: Vec<Uuid> = services.into_iter().filter(|id| !there.contains(id)).collect();
+        let gone_services: Vec<Uuid> = services
+            .into_iter()
+            .filter(|id| !there.contains(id))
+            .collect();
         out.extend(put(found, Mutation::PutService));
 
         let instances: Vec<Uuid> = self.instances.into_iter().collect();
         let found = store::instances::read(conn, &core.sealer, Some(&instances)).await?;
         let there: HashSet<Uuid> = found.iter().map(|i| i.id).collect();
-        out.extend(instances.iter().filter(|id| !there.contains(id)).map(|id| Mutation::DropInstance(*id)));
+        out.extend(
+            instances
+                .iter()
+                .filter(|id| !there.contains(id))
+                .map(|id| Mutation::DropInstance(*id)),
+        );
         out.extend(put(found, Mutation::AdoptInstance));
         out.extend(gone_services.into_iter().map(Mutation::DropService));
 
@@ -135,15 +165,25 @@ impl Stale {
             let keys: Vec<NodeKey> = self.nodes.into_iter().collect();
             let found = store::checks::nodes(conn, Some(&keys)).await?;
             let there: HashSet<NodeKey> = found.iter().map(|n| n.key.clone()).collect();
-            let gone: Vec<NodeKey> = keys.iter().filter(|k| !there.contains(k)).cloned().collect();
+            let gone: Vec<NodeKey> = keys
+                .iter()
+                .filter(|k| !there.contains(k))
+                .cloned()
+                .collect();
             out.extend(put(found, Mutation::PutNode));
             let checks = store::checks::checks(conn, Some(&keys)).await?;
             let kept: HashSet<_> = checks.iter().map(|c| c.key.clone()).collect();
             {
                 let model = core.model.read();
-                out.extend(gone.into_iter().filter(|k| model.node(k).is_some()).map(Mutation::DropNode));
+                out.extend(
+                    gone.into_iter()
+                        .filter(|k| model.node(k).is_some())
+                        .map(Mutation::DropNode),
+                );
                 for key in &keys {
-                    let lost = model.checks_of_node(key).filter(|c| c.stored && !kept.contains(&c.key));
+                    let lost = model
+                        .checks_of_node(key)
+                        .filter(|c| c.stored && !kept.contains(&c.key));
                     out.extend(lost.map(|c| Mutation::DropCheck(c.key.clone())));
                 }
             }
@@ -152,13 +192,23 @@ impl Stale {
         let tokens: Vec<Uuid> = self.tokens.into_iter().collect();
         let found = store::names::tokens(conn, Some(&tokens)).await?;
         let there: HashSet<Uuid> = found.iter().map(|t| t.id).collect();
-        out.extend(tokens.iter().filter(|id| !there.contains(id)).map(|id| Mutation::DropToken(*id)));
+        out.extend(
+            tokens
+                .iter()
+                .filter(|id| !there.contains(id))
+                .map(|id| Mutation::DropToken(*id)),
+        );
         out.extend(put(found, Mutation::PutToken));
 
         let names: Vec<String> = self.names.into_iter().collect();
         let found = store::names::reservations(conn, Some(&names)).await?;
         let there: HashSet<String> = found.iter().map(|r| r.name.clone()).collect();
-        out.extend(names.iter().filter(|n| !there.contains(*n)).map(|n| Mutation::DropReservation(n.clone())));
+        out.extend(
+            names
+                .iter()
+                .filter(|n| !there.contains(*n))
+                .map(|n| Mutation::DropReservation(n.clone())),
+        );
         out.extend(put(found, Mutation::PutReservation));
         Ok(out)
     }
@@ -189,7 +239,11 @@ pub(crate) async fn catch_up(
         let position = store::events::position(conn).await?;
         let events: Vec<SharedEvent> = rows.into_iter().map(|r| Arc::new(r.event)).collect();
         // The index of a change is not in its event; the present one is behind it and above the last.
-        let seq = if complete { last.max(upto.min(position.seq)) } else { last };
+        let seq = if complete {
+            last.max(upto.min(position.seq))
+        } else {
+            last
+        };
         core.apply(mutations, position.index.max(index), seq, events);
     }
 }
@@ -208,14 +262,22 @@ pub(crate) async fn follow(core: Arc<Core>, stop: CancellationToken) {
     let mut compare_at = tokio::time::Instant::now() + COMPARE_EVERY;
     loop {
         let poll = Duration::from_millis(500 + core.random.below(1_000));
-        let wake = if alone { compare_at } else { tokio::time::Instant::now() + poll };
+        let wake = if alone {
+            compare_at
+        } else {
+            tokio::time::Instant::now() + poll
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = woken.notified(), if !alone => {}
             () = tokio::time::sleep_until(wake) => {}
         }
         let due = tokio::time::Instant::now() >= compare_at;
-        let done = if due { resync(&core).await.map(|_| ()) } else { step(&core).await };
+        let done = if due {
+            resync(&core).await.map(|_| ())
+        } else {
+            step(&core).await
+        };
         if due {
             compare_at = tokio::time::Instant::now() + COMPARE_EVERY;
         }
@@ -251,7 +313,10 @@ pub(crate) async fn resync(core: &Arc<Core>) -> Result<u64> {
     {
         let model = core.model.read();
         for (id, index, _) in &marks {
-            if model.instance(*id).is_none_or(|e| e.instance.modify_index != *index) {
+            if model
+                .instance(*id)
+                .is_none_or(|e| e.instance.modify_index != *index)
+            {
                 stale.instances.insert(*id);
             }
         }
@@ -265,9 +330,16 @@ pub(crate) async fn resync(core: &Arc<Core>) -> Result<u64> {
     let differences = stale.instances.len() as u64;
     if differences > 0 {
         core.metrics.resync.add(differences);
-        tracing::warn!(differences, "memory differed from the database and was healed");
+        tracing::warn!(
+            differences,
+            "memory differed from the database and was healed"
+        );
         // A service that is missing would lose its instances: it is read with them.
-        let services: Vec<Uuid> = store::services::read(core.db.reader(), None).await?.iter().map(|s| s.id).collect();
+        let services: Vec<Uuid> = store::services::read(core.db.reader(), None)
+            .await?
+            .iter()
+            .map(|s| s.id)
+            .collect();
         stale.services.extend(services);
         let mutations = stale.read(core, core.db.reader()).await?;
         core.apply(mutations, after.index, after.seq, Vec::new());

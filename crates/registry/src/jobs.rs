@@ -9,7 +9,7 @@ use portico_jobs::{JobError, JobSet, Periodic};
 
 use crate::core::Core;
 use crate::error::Result;
-use crate::ops::{query, rotate};
+use crate::ops::{query, rotate, versions};
 use crate::{beats, life, store};
 
 /// Events are kept so long, or so many (RG data model).
@@ -22,27 +22,59 @@ const HISTORY_KEPT: Span = Span::days(30);
 pub(crate) fn all(core: &Arc<Core>, reap_every: Duration, reap_least: Duration) -> JobSet {
     let shared = core.db.backend() == Backend::Postgres;
     // Without another replica nobody but a restart reads what is flushed.
-    let flush_every = if shared { Duration::from_secs(10) } else { Duration::from_secs(60) };
+    let flush_every = if shared {
+        Duration::from_secs(10)
+    } else {
+        Duration::from_secs(60)
+    };
     let mut jobs = JobSet::new()
-        .with(job("registry.flush", flush_every, core, |core| async move {
-            beats::flush(&core).await.map(|_| ())
-        }))
-        .with(job("registry.sweep", reap_every, core, move |core| async move {
-            let cx = core.own_context("registry.sweep");
-            life::reap(&core, &cx, reap_least).await
-        }))
-        .with(job("registry.rotate", Duration::from_secs(3_600), core, |core| async move {
-            let cx = core.own_context("registry.rotate");
-            rotate::rotate(&core, &cx).await.map(|_| ())
-        }))
-        .with(job("registry.trim", Duration::from_secs(3_600), core, |core| async move {
-            trim(&core).await
-        }).alone());
+        .with(job(
+            "registry.flush",
+            flush_every,
+            core,
+            |core| async move { beats::flush(&core).await.map(|_| ()) },
+        ))
+        .with(job(
+            "registry.sweep",
+            reap_every,
+            core,
+            move |core| async move {
+                let cx = core.own_context("registry.sweep");
+                life::reap(&core, &cx, reap_least).await
+            },
+        ))
+        .with(job(
+            "registry.rotate",
+            Duration::from_secs(3_600),
+            core,
+            |core| async move {
+                let cx = core.own_context("registry.rotate");
+                rotate::rotate(&core, &cx).await.map(|_| ())
+            },
+        ))
+        .with(
+            job(
+                "registry.trim",
+                Duration::from_secs(3_600),
+                core,
+                |core| async move {
+                    let cx = core.own_context("registry.trim");
+                    versions::forget(&core, &cx).await?;
+                    trim(&core).await
+                },
+            )
+            .alone(),
+        );
     if shared {
-        jobs = jobs.with(job("registry.learn", Duration::from_secs(10), core, |core| async move {
-            let since = core.clock.now() - Span::seconds(120);
-            beats::learn(&core, since).await
-        }));
+        jobs = jobs.with(job(
+            "registry.learn",
+            Duration::from_secs(10),
+            core,
+            |core| async move {
+                let since = core.clock.now() - Span::seconds(120);
+                beats::learn(&core, since).await
+            },
+        ));
     }
     jobs
 }

@@ -22,6 +22,8 @@ mod resolve;
 mod settings;
 mod shards;
 mod store;
+#[cfg(test)]
+mod tests;
 mod ttl;
 mod views;
 mod wake;
@@ -73,10 +75,7 @@ impl Service for Registry {
         settings::DECLARATIONS
     }
 
-    fn build<'a>(
-        &'a self,
-        cx: &'a mut BuildCx<'_>,
-    ) -> BoxFuture<'a, Result<Running, StartError>> {
+    fn build<'a>(&'a self, cx: &'a mut BuildCx<'_>) -> BoxFuture<'a, Result<Running, StartError>> {
         Box::pin(build(cx))
     }
 }
@@ -88,7 +87,10 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         random: Arc::clone(cx.random),
         settings: cx.settings.clone(),
         audit: Arc::clone(cx.audit),
-        sealer: Sealer { keys: Arc::clone(cx.keys), random: Arc::clone(cx.random) },
+        sealer: Sealer {
+            keys: Arc::clone(cx.keys),
+            random: Arc::clone(cx.random),
+        },
         metrics: Metrics::new(&cx.telemetry.metrics),
         own: cx.own.clone(),
         heartbeats: cx.state.heartbeats("registry"),
@@ -96,8 +98,11 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         replica: Arc::clone(&cx.node.name),
     });
     follow::load(&core).await.map_err(|error| {
-        StartError::new(exit::DEPENDENCY, format!("the registry could not be loaded: {error}"))
-            .because(error)
+        StartError::new(
+            exit::DEPENDENCY,
+            format!("the registry could not be loaded: {error}"),
+        )
+        .because(error)
     })?;
     let own = core.own_context("registry.start");
     ops::builtin::announce(&core, &own, cx.names, cx.node.version);
@@ -107,9 +112,16 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     // These run in every process, whatever its roles: its gateway needs the directory, and what its data
     // plane was refused by must be told.
     let stop = cx.spawner.stopping().clone();
-    cx.spawner.spawn("registry.follow", follow::follow(Arc::clone(&core), stop.clone()));
-    cx.spawner.spawn("registry.life", life::run(Arc::clone(&core), stop.clone()));
-    cx.spawner.spawn("registry.documents", documents::run(Arc::clone(&core), documents, stop));
+    cx.spawner.spawn(
+        "registry.follow",
+        follow::follow(Arc::clone(&core), stop.clone()),
+    );
+    cx.spawner
+        .spawn("registry.life", life::run(Arc::clone(&core), stop.clone()));
+    cx.spawner.spawn(
+        "registry.documents",
+        documents::run(Arc::clone(&core), documents, stop),
+    );
     Ok(running(cx, &core))
 }
 
@@ -121,21 +133,42 @@ fn provide(cx: &mut BuildCx<'_>, core: &Arc<Core>) {
 }
 
 fn running(cx: &BuildCx<'_>, core: &Arc<Core>) -> Running {
-    let api = Api { core: Arc::clone(core), identity: identity(cx.config) };
-    let worker = |name, run: fn(Arc<Core>, tokio_util::sync::CancellationToken) -> BoxFuture<'static, ()>| {
+    let api = Api {
+        core: Arc::clone(core),
+        identity: identity(cx.config),
+    };
+    let worker = |name,
+                  run: fn(
+        Arc<Core>,
+        tokio_util::sync::CancellationToken,
+    ) -> BoxFuture<'static, ()>| {
         let core = Arc::clone(core);
         Worker::new(name, move |stop| run(core, stop))
     };
+    let consul = consul::build(cx, core);
+    let mut workers = vec![
+        worker("registry.shards", |core, stop| {
+            Box::pin(shards::keep(core, stop))
+        }),
+        worker("registry.checks", |core, stop| {
+            Box::pin(checks::run(core, stop))
+        }),
+        worker("registry.beats", |core, stop| {
+            Box::pin(last_beats(core, stop))
+        }),
+    ];
+    workers.extend(consul.workers);
     Running {
         routes: Some(http::routes(api)),
-        workers: vec![
-            worker("registry.shards", |core, stop| Box::pin(shards::keep(core, stop))),
-            worker("registry.checks", |core, stop| Box::pin(checks::run(core, stop))),
-            worker("registry.beats", |core, stop| Box::pin(last_beats(core, stop))),
-        ],
+        surfaces: consul.surface.into_iter().collect(),
+        workers,
         jobs: jobs::all(
             core,
-            cx.config.consul.reap_s.get().min(std::time::Duration::from_secs(10)),
+            cx.config
+                .consul
+                .reap_s
+                .get()
+                .min(std::time::Duration::from_secs(10)),
             cx.config.consul.deregister_min_s.get(),
         ),
         ..Running::default()

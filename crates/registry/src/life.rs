@@ -56,7 +56,12 @@ impl Calendar {
 pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
     let cx = core.own_context("registry.life");
     let mut calendar = Calendar::default();
-    let everybody: Vec<Uuid> = core.model.read().instances().map(|e| e.instance.id).collect();
+    let everybody: Vec<Uuid> = core
+        .model
+        .read()
+        .instances()
+        .map(|e| e.instance.id)
+        .collect();
     core.agenda.judge(everybody);
     loop {
         if let Err(error) = step(&core, &cx, &mut calendar).await {
@@ -71,7 +76,11 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
         let wait = calendar
             .first()
             .and_then(|at| (at - core.clock.now()).to_std().ok())
-            .unwrap_or(if calendar.first().is_some() { Duration::ZERO } else { NAP });
+            .unwrap_or(if calendar.first().is_some() {
+                Duration::ZERO
+            } else {
+                NAP
+            });
         tokio::select! {
             () = stop.cancelled() => return,
             () = core.agenda.judge_woken() => {}
@@ -84,7 +93,7 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
 /// Judges everybody who is due.
 pub(crate) async fn step(core: &Arc<Core>, cx: &Context, calendar: &mut Calendar) -> Result<()> {
     let now = cx.now();
-    let mut ids: Vec<Uuid> = core.agenda.take_judge().into_iter().collect();
+    let mut ids = core.agenda.take_judge();
     ids.extend(calendar.take(now));
     let (changes, expired) = {
         let policy = core.tunables.get().policy;
@@ -93,7 +102,8 @@ pub(crate) async fn step(core: &Arc<Core>, cx: &Context, calendar: &mut Calendar
         let mut expired = Vec::new();
         for id in ids {
             calendar.set(id, None);
-            let (Some(entry), Some(verdict)) = (model.instance(id), model.judge(id, now, policy)) else {
+            let (Some(entry), Some(verdict)) = (model.instance(id), model.judge(id, now, policy))
+            else {
                 continue;
             };
             // What our own data plane was refused by is told by us, whoever watches over it.
@@ -118,7 +128,10 @@ pub(crate) async fn step(core: &Arc<Core>, cx: &Context, calendar: &mut Calendar
     match done.await {
         Ok(_) => Ok(()),
         Err(error) => {
-            core.agenda.judge(kept.into_iter().chain(expired.iter().filter_map(|c| c.instance)));
+            core.agenda.judge(
+                kept.into_iter()
+                    .chain(expired.iter().filter_map(|c| c.instance)),
+            );
             Err(error)
         }
     }
@@ -134,7 +147,9 @@ fn ttl(
 ) -> Option<Timestamp> {
     let mut next: Option<Timestamp> = None;
     for check in model.checks_of(id) {
-        let Some(at) = runs_out(core, check, now) else { continue };
+        let Some(at) = runs_out(core, check, now) else {
+            continue;
+        };
         if at <= now {
             expired.push(Arc::clone(check));
         } else {
@@ -146,7 +161,9 @@ fn ttl(
 
 /// The end of a TTL check's time; nothing when it is not one, or has run out already.
 fn runs_out(core: &Core, check: &Check, now: Timestamp) -> Option<Timestamp> {
-    let Probe::Ttl { ttl_ms } = check.spec.probe else { return None };
+    let Probe::Ttl { ttl_ms } = check.spec.probe else {
+        return None;
+    };
     if check.status == Status::Critical && check.answered {
         return None;
     }
@@ -168,7 +185,9 @@ pub(crate) async fn reap(core: &Arc<Core>, cx: &Context, least: Duration) -> Res
             .collect();
         let dead: Vec<Uuid> = model
             .checks()
-            .filter(|c| c.spec.deregister_after_ms > 0 && c.status == Status::Critical && c.answered)
+            .filter(|c| {
+                c.spec.deregister_after_ms > 0 && c.status == Status::Critical && c.answered
+            })
             .filter(|c| {
                 let after = Duration::from_millis(c.spec.deregister_after_ms).max(least);
                 (now - c.since).to_std().is_ok_and(|age| age >= after)

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use portico_telemetry::metrics::{
-    Counter, CounterFamily, CounterVec, GaugeFamily, Histogram, HistogramFamily, Registry,
-    Samples,
+    Counter, CounterFamily, CounterVec, GaugeFamily, Histogram, HistogramFamily, Registry, Samples,
 };
 
 use crate::core::Core;
@@ -17,8 +16,12 @@ static INSTANCES: GaugeFamily = GaugeFamily::new(
     &["service", "state"],
     1_400,
 );
-static HEARTBEATS: CounterFamily =
-    CounterFamily::new("portico_registry_heartbeats_total", "heartbeats taken", &[], 1);
+static HEARTBEATS: CounterFamily = CounterFamily::new(
+    "portico_registry_heartbeats_total",
+    "heartbeats taken",
+    &[],
+    1,
+);
 static HEARTBEAT_AGE: HistogramFamily = HistogramFamily::seconds(
     "portico_registry_heartbeat_age_seconds",
     "time between two heartbeats of an instance",
@@ -43,8 +46,12 @@ static EVENTS: CounterFamily = CounterFamily::new(
     &["kind"],
     20,
 );
-static WATCHERS: GaugeFamily =
-    GaugeFamily::new("portico_registry_watchers", "open watches of the directory", &[], 1);
+static WATCHERS: GaugeFamily = GaugeFamily::new(
+    "portico_registry_watchers",
+    "open watches of the directory",
+    &[],
+    1,
+);
 static SEQ: GaugeFamily = GaugeFamily::new(
     "portico_registry_directory_seq",
     "position in the sequence of changes",
@@ -84,7 +91,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        registry.declare(&[INSTANCES.family(), SEQ.family(), WATCHERS.family(), SHARDS.family()]);
+        registry.declare(&[
+            INSTANCES.family(),
+            SEQ.family(),
+            WATCHERS.family(),
+            SHARDS.family(),
+        ]);
         let events = registry.counter(&EVENTS);
         Self {
             heartbeats: registry.counter(&HEARTBEATS).with(&[]),
@@ -110,7 +122,8 @@ impl Metrics {
     /// Lets every scrape read the model.
     pub(crate) fn observe(&self, core: &Arc<Core>) {
         let weak = Arc::downgrade(core);
-        self.registry.collect_with(move |samples| collect(&weak, samples));
+        self.registry
+            .collect_with(move |samples| collect(&weak, samples));
     }
 }
 
@@ -124,8 +137,14 @@ fn collect(core: &Weak<Core>, samples: &mut Samples) {
     for entry in model.instances() {
         if let Some(service) = model.service_of(&entry.instance) {
             // Names that Consul's API took unchecked would be labels without bound or form.
-            let name = if service.is_routable() { &*service.name } else { "other" };
-            *counts.entry((name, entry.instance.state.as_str())).or_default() += 1;
+            let name = if service.is_routable() {
+                &*service.name
+            } else {
+                "other"
+            };
+            *counts
+                .entry((name, entry.instance.state.as_str()))
+                .or_default() += 1;
         }
     }
     for ((service, state), count) in counts {

@@ -72,7 +72,10 @@ const CHECK_INTERVAL_S: Key<i64> = seconds(
 const CHECK_TIMEOUT_MS: Key<i64> = Key::new(
     Declaration::new(
         "registry.check.timeout_ms",
-        Kind::Integer { min: 10, max: 60_000 },
+        Kind::Integer {
+            min: 10,
+            max: 60_000,
+        },
         "2000",
         "time that a health check may take",
         "健康检查超时",
@@ -112,7 +115,10 @@ pub(crate) const ANONYMOUS: Key<String> = Key::new(Declaration::new(
 pub(crate) const KV_MAX_VALUE: Key<i64> = Key::new(
     Declaration::new(
         "kv.max_value_bytes",
-        Kind::Integer { min: 1, max: 524_288 },
+        Kind::Integer {
+            min: 1,
+            max: 524_288,
+        },
         "524288",
         "longest value of the key-value store",
         "键值存储单个值的上限",
@@ -122,7 +128,10 @@ pub(crate) const KV_MAX_VALUE: Key<i64> = Key::new(
 /// Most keys of a tenant.
 pub(crate) const KV_MAX_KEYS: Key<i64> = Key::new(Declaration::new(
     "kv.max_keys",
-    Kind::Integer { min: 1, max: 100_000_000 },
+    Kind::Integer {
+        min: 1,
+        max: 100_000_000,
+    },
     "100000",
     "most keys of a tenant in the key-value store",
     "每个租户的键数量上限",
@@ -131,7 +140,10 @@ pub(crate) const KV_MAX_KEYS: Key<i64> = Key::new(Declaration::new(
 pub(crate) const KV_MAX_BYTES: Key<i64> = Key::new(
     Declaration::new(
         "kv.max_bytes",
-        Kind::Integer { min: 1, max: 1 << 40 },
+        Kind::Integer {
+            min: 1,
+            max: 1 << 40,
+        },
         "67108864",
         "most bytes of a tenant in the key-value store",
         "每个租户的键值总字节上限",
@@ -244,9 +256,18 @@ mod tests {
         let settings = Settings::defaults();
         assert_eq!(settings.system(&ANONYMOUS), "loopback");
         assert_eq!(settings.system(&KV_MAX_VALUE), 524_288);
-        assert_eq!((settings.system(&KV_MAX_KEYS), settings.system(&KV_MAX_BYTES)), (100_000, 67_108_864));
+        assert_eq!(
+            (
+                settings.system(&KV_MAX_KEYS),
+                settings.system(&KV_MAX_BYTES)
+            ),
+            (100_000, 67_108_864)
+        );
         let texts: Vec<String> = DEFAULT_NETWORKS.iter().map(|&t| t.to_owned()).collect();
         assert_eq!(settings.system(&NETWORKS), texts);
-        assert_eq!(networks(&["10.0.0.1".to_owned(), "nonsense".to_owned()]).len(), 1);
+        assert_eq!(
+            networks(&["10.0.0.1".to_owned(), "nonsense".to_owned()]).len(),
+            1
+        );
     }
 }

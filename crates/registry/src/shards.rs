@@ -1,7 +1,7 @@
 //! Which replica watches over which instances: sixteen shards, each held under a lease (RG-21).
 
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use portico_db::ReplicaState;
@@ -22,7 +22,10 @@ pub(crate) struct Shards {
 
 impl Shards {
     pub(crate) const fn new(single: bool) -> Self {
-        Self { held: AtomicU16::new(if single { u16::MAX } else { 0 }), single }
+        Self {
+            held: AtomicU16::new(if single { u16::MAX } else { 0 }),
+            single,
+        }
     }
 
     /// True when this process watches over the instance.
@@ -40,6 +43,12 @@ impl Shards {
 
     pub(crate) fn count(&self) -> u32 {
         self.held.load(Ordering::Acquire).count_ones()
+    }
+
+    /// A test's process that watches over everything, on whatever database.
+    #[cfg(test)]
+    pub(crate) fn hold_all(&self) {
+        self.held.store(u16::MAX, Ordering::Release);
     }
 
     fn set(&self, shard: u16, held: bool) {
@@ -64,10 +73,12 @@ pub(crate) async fn keep(core: Arc<Core>, stop: CancellationToken) {
         return;
     }
     let (tell, alive) = watch::channel(Vec::new());
-    let each = (0..COUNT).map(|shard| {
-        keep_one(Arc::clone(&core), shard, alive.clone(), stop.clone())
-    });
-    tokio::join!(look(&core, &tell, &stop), futures_util::future::join_all(each));
+    let each =
+        (0..COUNT).map(|shard| keep_one(Arc::clone(&core), shard, alive.clone(), stop.clone()));
+    tokio::join!(
+        look(&core, &tell, &stop),
+        futures_util::future::join_all(each)
+    );
 }
 
 /// Reads the list of replicas again and again.
@@ -177,7 +188,9 @@ mod tests {
     fn shards_are_divided_among_those_alive() {
         let alive = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
         let counts = alive.each_ref().map(|name| {
-            (0..COUNT).filter(|s| place(&alive, *s) == Some(name)).count()
+            (0..COUNT)
+                .filter(|s| place(&alive, *s) == Some(name))
+                .count()
         });
         assert_eq!(counts, [6, 5, 5]);
         assert_eq!(place(&[], 3), None);

@@ -72,6 +72,12 @@ pub(crate) struct InstanceView {
     pub protocol: Protocol,
     /// Seconds between its heartbeats; absent when it owes none.
     pub heartbeat_s: Option<u32>,
+    /// Load that it told with its last heartbeat, 0 to 1 and above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
+    /// Figures that it told with its last heartbeat; only for services and administrators.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub numbers: BTreeMap<String, f64>,
     /// Door through which it registered.
     pub source: &'static str,
     /// When it registered first.
@@ -111,7 +117,11 @@ impl InstanceView {
             tags: d.tags.to_vec(),
             is_active: matches!(i.state, InstanceState::Ready | InstanceState::Late),
             last_heartbeat: seen,
-            instance_key: if sight.addresses { i.key.to_string() } else { i.id.to_string() },
+            instance_key: if sight.addresses {
+                i.key.to_string()
+            } else {
+                i.id.to_string()
+            },
             tenant_id: service.tenant,
             service_id: service.id,
             state: i.state,
@@ -119,16 +129,28 @@ impl InstanceView {
             state_since: i.since,
             weight: i.effective_weight(),
             zone: d.zone.to_string(),
-            node: if sight.addresses { d.node.to_string() } else { String::new() },
+            node: if sight.addresses {
+                d.node.to_string()
+            } else {
+                String::new()
+            },
             protocol: d.protocol,
             heartbeat_s: d.heartbeat_s,
+            load: None,
+            numbers: BTreeMap::new(),
             source: i.source.as_str(),
             created_at: i.created_at,
         }
     }
 
     pub(crate) fn of(service: &Service, entry: &InstanceEntry, sight: Sight) -> Self {
-        Self::new(service, &entry.instance, entry.live.seen(), sight)
+        let mut view = Self::new(service, &entry.instance, entry.live.seen(), sight);
+        let report = entry.live.report.lock();
+        view.load = report.load;
+        if sight.addresses {
+            view.numbers = report.numbers.iter().cloned().collect();
+        }
+        view
     }
 }
 
@@ -204,18 +226,17 @@ pub(crate) struct OwnerView {
 }
 
 impl ServiceView {
-    pub(crate) fn new(
-        entry: &ServiceEntry,
-        instances: &[&InstanceEntry],
-        sight: Sight,
-    ) -> Self {
+    pub(crate) fn new(entry: &ServiceEntry, instances: &[&InstanceEntry], sight: Sight) -> Self {
         let s = &entry.service;
         let versions = s
             .versions
             .iter()
             .map(|(version, of)| {
                 let mut states = BTreeMap::new();
-                for e in instances.iter().filter(|e| e.instance.definition.version == *version) {
+                for e in instances
+                    .iter()
+                    .filter(|e| e.instance.definition.version == *version)
+                {
                     *states.entry(e.instance.state.as_str()).or_default() += 1;
                 }
                 VersionView {
@@ -226,7 +247,10 @@ impl ServiceView {
                 }
             })
             .collect();
-        let below = Sight { endpoints: false, ..sight };
+        let below = Sight {
+            endpoints: false,
+            ..sight
+        };
         Self {
             id: s.id,
             name: s.name.to_string(),
@@ -237,11 +261,15 @@ impl ServiceView {
             enabled: s.enabled,
             default_access: s.default_access,
             forward_credentials: s.forward_credentials,
-            owner: sight
-                .addresses
-                .then(|| OwnerView { kind: s.owner.kind.clone(), id: s.owner.id.clone() }),
+            owner: sight.addresses.then(|| OwnerView {
+                kind: s.owner.kind.clone(),
+                id: s.owner.id.clone(),
+            }),
             versions,
-            instances: instances.iter().map(|e| InstanceView::of(s, e, below)).collect(),
+            instances: instances
+                .iter()
+                .map(|e| InstanceView::of(s, e, below))
+                .collect(),
             permissions: s.contributions.permissions.clone(),
             events: s.contributions.events.clone(),
             settings_schema: s.settings_schema.as_deref().cloned(),

@@ -29,13 +29,27 @@ impl<K: Eq + Hash + Clone> Topics<K> {
         let notify = Arc::clone(self.0.lock().entry(topic.clone()).or_default());
         // A future that exists counts as waiting for `notify_waiters`, polled or not.
         let notified = Arc::clone(&notify).notified_owned();
-        Listener { topics: self.clone(), topic, notify, notified: Some(Box::pin(notified)) }
+        Listener {
+            topics: self.clone(),
+            topic,
+            notify,
+            notified: Some(Box::pin(notified)),
+        }
     }
 
     /// Wakes everybody who listens to the topic.
     pub(crate) fn wake(&self, topic: &K) {
         if let Some(notify) = self.0.lock().get(topic) {
             notify.notify_waiters();
+        }
+    }
+
+    /// Wakes everybody whose topic fits.
+    pub(crate) fn wake_where(&self, fits: impl Fn(&K) -> bool) {
+        for (topic, notify) in self.0.lock().iter() {
+            if fits(topic) {
+                notify.notify_waiters();
+            }
         }
     }
 
@@ -95,7 +109,10 @@ mod tests {
         a2.woken().await;
         assert_eq!(topics.len(), 1);
         let mut waiting = Box::pin(b.woken());
-        assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "the other topic did not wake");
+        assert!(
+            futures_util::poll!(waiting.as_mut()).is_pending(),
+            "the other topic did not wake"
+        );
         topics.wake_all();
         waiting.await;
         assert_eq!(topics.len(), 0);

@@ -1,8 +1,8 @@
 //! Watching the directory (RG-30, RG-32): the last changes in memory, written once for all watchers.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -122,7 +122,10 @@ pub(crate) async fn news(core: &Core, since: u64, tenant: Option<Uuid>) -> Resul
         return Err(Error::SeqTooOld);
     }
     let visible = |e: &SharedEvent| tenant.is_none() || e.tenant.is_none() || e.tenant == tenant;
-    Ok(News { events: events.into_iter().filter(visible).collect(), upto })
+    Ok(News {
+        events: events.into_iter().filter(visible).collect(),
+        upto,
+    })
 }
 
 async fn stored(core: &Core, since: u64) -> Result<(Vec<SharedEvent>, u64)> {
@@ -133,7 +136,10 @@ async fn stored(core: &Core, since: u64) -> Result<(Vec<SharedEvent>, u64)> {
     }
     let rows = store::events::read(core.db.reader(), since, BATCH as u64).await?;
     let upto = rows.last().map_or(since, |r| r.event.seq);
-    let events = rows.into_iter().map(|r| Arc::new(r.event)).filter(|e| e.kind.is_public());
+    let events = rows
+        .into_iter()
+        .map(|r| Arc::new(r.event))
+        .filter(|e| e.kind.is_public());
     Ok((events.collect(), upto))
 }
 
@@ -171,7 +177,10 @@ mod tests {
         }
         assert!(ring.since(11, 5).is_none(), "the oldest were dropped");
         let (events, upto) = ring.since(12, 5).unwrap();
-        assert_eq!((events.first().unwrap().seq, events.len(), upto), (13, 5, 17));
+        assert_eq!(
+            (events.first().unwrap().seq, events.len(), upto),
+            (13, 5, 17)
+        );
         assert_eq!(ring.since(5_000, 5).unwrap().1, 12 + KEPT as u64);
     }
 

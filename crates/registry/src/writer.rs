@@ -79,7 +79,11 @@ impl Writer {
 
     async fn begin_as(core: &Arc<Core>, cx: &Context, durable: bool) -> Result<Self> {
         let guard = Arc::clone(&core.writer).lock_owned().await;
-        let tx = if durable { core.db.begin_durable().await? } else { core.db.begin().await? };
+        let tx = if durable {
+            core.db.begin_durable().await?
+        } else {
+            core.db.begin().await?
+        };
         let position = store::events::advance(&tx, 1, 1).await?;
         follow::catch_up(core, &tx, position.seq.saturating_sub(1)).await?;
         tx.set_trace(cx.caller.trace_id.as_deref());
@@ -113,7 +117,11 @@ impl Writer {
     }
 
     /// Writes a service and the versions named.
-    pub(crate) async fn put_service(&mut self, service: &Arc<Service>, versions: &[&str]) -> Result<()> {
+    pub(crate) async fn put_service(
+        &mut self,
+        service: &Arc<Service>,
+        versions: &[&str],
+    ) -> Result<()> {
         store::services::put(&self.tx, service).await?;
         for version in versions {
             if let Some(of) = service.versions.get(*version) {
@@ -122,7 +130,8 @@ impl Writer {
                 store::services::put_version(&self.tx, service.id, version, of, &mut ids).await?;
             }
         }
-        self.mutations.push(Mutation::PutService(Arc::clone(service)));
+        self.mutations
+            .push(Mutation::PutService(Arc::clone(service)));
         Ok(())
     }
 
@@ -138,7 +147,8 @@ impl Writer {
         instance.updated_at = self.now;
         store::instances::put(&self.tx, &self.core.sealer, &instance).await?;
         let instance = Arc::new(instance);
-        self.mutations.push(Mutation::PutInstance(Arc::clone(&instance)));
+        self.mutations
+            .push(Mutation::PutInstance(Arc::clone(&instance)));
         Ok(instance)
     }
 
@@ -148,7 +158,8 @@ impl Writer {
         instance.updated_at = self.now;
         store::instances::put_state(&self.tx, &instance).await?;
         let instance = Arc::new(instance);
-        self.mutations.push(Mutation::PutInstance(Arc::clone(&instance)));
+        self.mutations
+            .push(Mutation::PutInstance(Arc::clone(&instance)));
         Ok(instance)
     }
 
@@ -201,7 +212,10 @@ impl Writer {
     /// Remembers when a token was used; other replicas need not hear of it.
     pub(crate) async fn use_token(&mut self, token: &Token) -> Result<()> {
         store::names::use_token(&self.tx, token.id, self.now).await?;
-        let used = Token { used_at: Some(self.now), ..token.clone() };
+        let used = Token {
+            used_at: Some(self.now),
+            ..token.clone()
+        };
         self.mutations.push(Mutation::PutToken(Arc::new(used)));
         Ok(())
     }
@@ -215,15 +229,20 @@ impl Writer {
 
     pub(crate) async fn put_reservation(&mut self, reservation: Reservation) -> Result<()> {
         store::names::put_reservation(&self.tx, &reservation).await?;
-        self.subject(EventKind::ReservationChanged, json!({"name": reservation.name}));
-        self.mutations.push(Mutation::PutReservation(Arc::new(reservation)));
+        self.subject(
+            EventKind::ReservationChanged,
+            json!({"name": reservation.name}),
+        );
+        self.mutations
+            .push(Mutation::PutReservation(Arc::new(reservation)));
         Ok(())
     }
 
     pub(crate) async fn drop_reservation(&mut self, name: &str) -> Result<()> {
         store::names::delete_reservation(&self.tx, name).await?;
         self.subject(EventKind::ReservationChanged, json!({"name": name}));
-        self.mutations.push(Mutation::DropReservation(name.to_owned()));
+        self.mutations
+            .push(Mutation::DropReservation(name.to_owned()));
         Ok(())
     }
 
@@ -233,12 +252,22 @@ impl Writer {
     }
 
     /// Tells of an instance.
-    pub(crate) fn instance_event(&mut self, kind: EventKind, service: &Service, instance: &Instance) {
+    pub(crate) fn instance_event(
+        &mut self,
+        kind: EventKind,
+        service: &Service,
+        instance: &Instance,
+    ) {
         self.tell(kind, service, Some(instance), None, Some(&instance.reason));
     }
 
     /// Tells of a change of state, and writes the instance's history.
-    pub(crate) fn state_event(&mut self, service: &Service, instance: &Instance, from: InstanceState) {
+    pub(crate) fn state_event(
+        &mut self,
+        service: &Service,
+        instance: &Instance,
+        from: InstanceState,
+    ) {
         self.tell(
             EventKind::InstanceStateChanged,
             service,
@@ -246,7 +275,12 @@ impl Writer {
             Some(from),
             Some(&instance.reason),
         );
-        self.remember(instance, from.as_str(), instance.state.as_str(), &instance.reason);
+        self.remember(
+            instance,
+            from.as_str(),
+            instance.state.as_str(),
+            &instance.reason,
+        );
     }
 
     /// Writes one step of an instance's life.
@@ -255,6 +289,7 @@ impl Writer {
             id: self.cx.new_id(),
             instance: instance.id,
             at: self.now,
+            seq: self.next_seq(),
             from: from.to_owned(),
             to: to.to_owned(),
             reason: reason.to_owned(),
@@ -278,7 +313,10 @@ impl Writer {
         from: Option<InstanceState>,
         reason: Option<&str>,
     ) {
-        let sight = Sight { addresses: true, endpoints: false };
+        let sight = Sight {
+            addresses: true,
+            endpoints: false,
+        };
         let told = Told {
             seq: self.next_seq(),
             kind: kind.as_str(),
@@ -301,7 +339,10 @@ impl Writer {
             at: self.now,
             data: Bytes::from(data),
         };
-        self.events.push(StoredEvent { event, subject: None });
+        self.events.push(StoredEvent {
+            event,
+            subject: None,
+        });
     }
 
     /// Tells other replicas what to read again.
@@ -315,7 +356,10 @@ impl Writer {
             at: self.now,
             data: Bytes::from_static(b"{}"),
         };
-        self.events.push(StoredEvent { event, subject: Some(subject) });
+        self.events.push(StoredEvent {
+            event,
+            subject: Some(subject),
+        });
     }
 
     /// Tells other replicas to read an instance again, and nobody else.
@@ -330,7 +374,17 @@ impl Writer {
     /// Commits; memory and everybody who follows it have changed before this returns. A caller that
     /// goes away in the middle does not separate the two.
     pub(crate) async fn commit(self) -> Result<Done> {
-        let Self { core, guard, tx, index, first_seq, mutations, events, history, .. } = self;
+        let Self {
+            core,
+            guard,
+            tx,
+            index,
+            first_seq,
+            mutations,
+            events,
+            history,
+            ..
+        } = self;
         let more = (events.len() as u64).saturating_sub(1);
         if more > 0 {
             store::events::advance(&tx, 0, more).await?;
@@ -339,7 +393,11 @@ impl Writer {
         store::events::insert_history(&tx, &history).await?;
         let seq = first_seq + more;
         for StoredEvent { event, .. } in &events {
-            let key = event.instance.or(event.service).map(|id| id.to_string()).unwrap_or_default();
+            let key = event
+                .instance
+                .or(event.service)
+                .map(|id| id.to_string())
+                .unwrap_or_default();
             tx.publish(event.kind.as_str(), &key, &json!({"seq": event.seq}))?;
         }
         let told = events.into_iter().map(|e| Arc::new(e.event)).collect();

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use portico_telemetry::metrics::{Counter, CounterFamily};
+use portico_base::Clock;
+use portico_telemetry::metrics::{Counter, CounterFamily, Histogram, HistogramFamily};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::link::Link;
@@ -22,6 +23,12 @@ static MESSAGES: CounterFamily = CounterFamily::new(
     "Messages of the bus: in (from other replicas), out, dropped (queue full or Redis away).",
     &["direction"],
     3,
+);
+static LAG: HistogramFamily = HistogramFamily::seconds(
+    "portico_bus_lag_seconds",
+    "Time of a message from another replica to here, by both machines' clocks.",
+    &[],
+    1,
 );
 static LAGGED: CounterFamily = CounterFamily::new(
     "portico_bus_lagged_total",
@@ -56,6 +63,8 @@ pub struct Bus(Arc<Inner>);
 struct Inner {
     topics: Mutex<HashMap<String, broadcast::Sender<Event>>>,
     origin: Origin,
+    clock: Arc<dyn Clock>,
+    lag: Histogram,
     outbound: Option<mpsc::Sender<(String, Bytes)>>,
     inbound: Counter,
     published: Counter,
@@ -88,6 +97,8 @@ impl Bus {
         let bus = Self(Arc::new(Inner {
             topics: Mutex::default(),
             origin: Origin::random(&*deps.random),
+            clock: Arc::clone(&deps.clock),
+            lag: deps.registry.histogram(&LAG).with(&[]),
             outbound: sender,
             inbound: messages.with(&["in"]),
             published: messages.with(&["out"]),
@@ -104,7 +115,11 @@ impl Bus {
     pub fn publish(&self, topic: &str, payload: impl Into<Bytes>) {
         let mut payload = payload.into();
         if payload.len() > MAX_PAYLOAD {
-            tracing::warn!(topic, bytes = payload.len(), "a bus message is too long and goes without payload");
+            tracing::warn!(
+                topic,
+                bytes = payload.len(),
+                "a bus message is too long and goes without payload"
+            );
             payload = Bytes::new();
         }
         self.0.published.inc();
@@ -159,7 +174,7 @@ impl Bus {
             }
             for (topic, payload) in batch.drain(..) {
                 let channel = wire::channel(&link.prefix, &topic);
-                let message = self.0.origin.wrap(&payload);
+                let message = self.0.origin.wrap(self.0.clock.unix_ms(), &payload);
                 let mut publish = redis::cmd("PUBLISH");
                 publish.arg(channel).arg(message);
                 if link.query::<i64>("publish", &publish).await.is_err() {
@@ -203,7 +218,11 @@ impl Bus {
                     let Some(topic) = wire::topic(&link.prefix, channel) else {
                         continue;
                     };
-                    if let Some(payload) = self.0.origin.unwrap(message.get_payload_bytes()) {
+                    let bytes = message.get_payload_bytes();
+                    if let Some((at_ms, payload)) = self.0.origin.unwrap(bytes) {
+                        let lag = self.0.clock.unix_ms().saturating_sub(at_ms);
+                        let lag = Duration::from_millis(u64::try_from(lag).unwrap_or(0));
+                        self.0.lag.observe(lag);
                         self.deliver_here(topic, payload);
                     }
                 }

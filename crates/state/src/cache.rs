@@ -175,7 +175,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
         let key = key(tenant, id);
         if let Some(entry) = self.0.lookup(&key) {
             let hit = entry.value.is_some();
-            let counter = if hit { &self.0.count.l1_hit } else { &self.0.count.l1_negative };
+            let counter = if hit {
+                &self.0.count.l1_hit
+            } else {
+                &self.0.count.l1_negative
+            };
             counter.inc();
             return Ok(entry.value);
         }
@@ -252,7 +256,8 @@ pub(crate) trait Member: Any + Send + Sync {
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Member for Inner<T> {
     fn removed_elsewhere(&self, message: &str) {
         let mut parts = message.splitn(3, '\n');
-        let (Some(name), Some(tenant), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(name), Some(tenant), Some(id)) = (parts.next(), parts.next(), parts.next())
+        else {
             return;
         };
         let Ok(tenant) = tenant.parse() else { return };
@@ -274,7 +279,10 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Member for Inner<T
     fn catch_up(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             if let Some(second) = &self.second {
-                second.catch_up().await;
+                // In between another replica may have read the old value from Redis.
+                for (tenant, id) in second.catch_up().await {
+                    self.announce(tenant, &id);
+                }
             }
         })
     }
@@ -347,7 +355,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Inner<T> {
                 return Err(error);
             }
         };
-        let counter = if value.is_some() { &self.count.loaded } else { &self.count.load_none };
+        let counter = if value.is_some() {
+            &self.count.loaded
+        } else {
+            &self.count.load_none
+        };
         counter.inc();
         let shared = value.clone();
         // Those who waited are answered before Redis has taken the value; only the one who loaded sees it
@@ -356,7 +368,15 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Inner<T> {
         if let (Some(second), Some(token)) = (&self.second, token) {
             let text = shared.as_deref().map(serde_json::to_vec).transpose();
             if let Ok(text) = text {
-                second.put(key.tenant, &key.id, &token, text, self.ttl(shared.is_some())).await;
+                second
+                    .put(
+                        key.tenant,
+                        &key.id,
+                        &token,
+                        text,
+                        self.ttl(shared.is_some()),
+                    )
+                    .await;
             }
         }
         Ok(answer)
@@ -407,7 +427,11 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Inner<T> {
 
     /// The kind's time, give or take a tenth.
     fn ttl(&self, positive: bool) -> Duration {
-        let ttl = if positive { self.kind.ttl } else { self.kind.negative };
+        let ttl = if positive {
+            self.kind.ttl
+        } else {
+            self.kind.negative
+        };
         let jitter = self.random.below(2_001) as f64 / 10_000.0;
         ttl.mul_f64(0.9 + jitter)
     }

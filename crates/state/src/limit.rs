@@ -61,16 +61,12 @@ impl Limiter {
     /// clock that does not go back.
     #[must_use]
     pub fn check(&self, key: u64, limit: Limit, now_ns: u64) -> Decision {
-        if let Some(shared) = &self.0.shared {
-            if shared.is_up() {
-                return shared.check(key, limit, now_ns);
-            }
-            let part = limit.part(self.0.replicas.load(Relaxed));
-            return self.0.local.check(key, part, now_ns);
+        let replicas = self.0.replicas.load(Relaxed);
+        match &self.0.shared {
+            Some(shared) if shared.is_up() => shared.check(key, limit, replicas, now_ns),
+            // Nobody to count with: Redis is away, or up to two replicas run without it (SC-2).
+            _ => self.0.local.check(key, limit.part(replicas), now_ns),
         }
-        // Without Redis there is nobody to count with; up to two replicas may run so (SC-2).
-        let part = limit.part(self.0.replicas.load(Relaxed));
-        self.0.local.check(key, part, now_ns)
     }
 
     /// Asks for one request of `key` under a limit of this process alone.

@@ -13,6 +13,7 @@ use portico_base::Timestamp;
 use portico_telemetry::metrics::{
     Counter, CounterFamily, Gauge, GaugeFamily, HistogramFamily, HistogramVec,
 };
+use portico_telemetry::trace::{self, SpanKind};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation};
 use tokio::sync::{Notify, watch};
@@ -224,7 +225,11 @@ impl Link {
 
     async fn connect(&self) -> Result<(), String> {
         let mut connections = Vec::with_capacity(self.pool);
-        let count = if self.endpoint.is_cluster() { 1 } else { self.pool };
+        let count = if self.endpoint.is_cluster() {
+            1
+        } else {
+            self.pool
+        };
         for _ in 0..count {
             let connecting = self
                 .endpoint
@@ -250,7 +255,9 @@ impl Link {
                 () = self.trouble.notified() => return,
                 () = tokio::time::sleep(PING_EVERY) => {}
             }
-            let Ok(connection) = self.connection() else { return };
+            let Ok(connection) = self.connection() else {
+                return;
+            };
             if let Err(error) = ping(connection, self.command_timeout).await {
                 self.went_down(&error);
                 return;
@@ -275,14 +282,33 @@ impl Link {
         name: &'static str,
         command: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, StateError> {
+        let mut span = trace::start("redis", name, SpanKind::Client);
+        span.set("db.system.name", "redis");
+        span.set("db.operation.name", name);
         let begin = Instant::now();
         let outcome = tokio::time::timeout(self.command_timeout, command).await;
         self.seconds.with(&[name]).observe(begin.elapsed());
+        let outcome = self.judge(name, outcome);
+        if let Err(error) = &outcome {
+            span.fail(error.to_string());
+        }
+        outcome
+    }
+
+    fn judge<T>(
+        &self,
+        name: &'static str,
+        outcome: Result<RedisResult<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StateError> {
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if is_lost(&error) => {
                 let timeout = error.is_timeout();
-                let counter = if timeout { &self.errors.timeout } else { &self.errors.io };
+                let counter = if timeout {
+                    &self.errors.timeout
+                } else {
+                    &self.errors.io
+                };
                 counter.inc();
                 let text = error.to_string();
                 self.went_down(&text);
@@ -330,12 +356,21 @@ impl Link {
 
 /// Errors after which a connection cannot be trusted: lost, or a server that is no longer the master.
 fn is_lost(error: &RedisError) -> bool {
+    // An answer of another form than expected is a fault of ours, not of the connection; one that is no
+    // RESP at all is found by the next PING.
+    use redis::ErrorKind::{Parse, UnexpectedReturnType};
+    if matches!(error.kind(), Parse | UnexpectedReturnType) {
+        return false;
+    }
     error.is_io_error()
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
         || error.is_cluster_error()
-        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"))
+        || matches!(
+            error.code(),
+            Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN")
+        )
 }
 
 async fn ping(connection: Connection, timeout: Duration) -> Result<(), String> {

@@ -26,10 +26,13 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     limiter: Limiter,
     store: SharedStore,
-    pub(crate) caches: Mutex<HashMap<&'static str, Vec<(&'static str, Arc<dyn Member>)>>>,
+    pub(crate) caches: Mutex<HashMap<CacheName, Arc<dyn Member>>>,
     pub(crate) heartbeats: Mutex<HashMap<&'static str, Heartbeats>>,
     pub(crate) deps: Deps,
 }
+
+/// Service and kind.
+type CacheName = (&'static str, &'static str);
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,13 +115,13 @@ impl State {
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         let mut caches = self.0.caches.lock();
-        let of_service = caches.entry(kind.service).or_default();
-        if let Some((_, member)) = of_service.iter().find(|(name, _)| *name == kind.kind) {
+        let name = (kind.service, kind.kind);
+        if let Some(member) = caches.get(&name) {
             return Cache::from_member(Arc::clone(member))
                 .expect("a kind of cache holds one type of value");
         }
         let cache = Cache::new(kind, self.0.link.as_ref(), &self.0.bus, &self.0.deps);
-        of_service.push((kind.kind, cache.as_member()));
+        caches.insert(name, cache.as_member());
         cache
     }
 
@@ -157,8 +160,6 @@ impl State {
     }
 
     pub(crate) fn members(&self) -> Vec<Arc<dyn Member>> {
-        let caches = self.0.caches.lock();
-        let all = caches.values().flatten();
-        all.map(|(_, member)| Arc::clone(member)).collect()
+        self.0.caches.lock().values().cloned().collect()
     }
 }

@@ -12,8 +12,8 @@ use crate::error::StateError;
 use crate::link::Link;
 use crate::options::Deps;
 
-pub use heartbeats::{Beat, Heartbeats};
 pub(crate) use heartbeats::FLUSH_EVERY;
+pub use heartbeats::{Beat, Heartbeats};
 pub(crate) use local::LocalStore;
 
 /// Longest value.
@@ -56,8 +56,9 @@ impl SharedStore {
         match &*self.0 {
             Backend::Local(store) => Ok(store.get(key)),
             Backend::Redis(link, _) => {
-                let found: Option<Vec<u8>> =
-                    link.query("get", redis::cmd("GET").arg(name(link, key))).await?;
+                let found: Option<Vec<u8>> = link
+                    .query("get", redis::cmd("GET").arg(name(link, key)))
+                    .await?;
                 Ok(found.map(Bytes::from))
             }
         }
@@ -70,7 +71,9 @@ impl SharedStore {
     /// When Redis is away, or the value is longer than 16 MiB.
     pub async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), StateError> {
         if value.len() > MAX_VALUE {
-            return Err(StateError::Refused("the value is longer than 16 MiB".to_owned()));
+            return Err(StateError::Refused(
+                "the value is longer than 16 MiB".to_owned(),
+            ));
         }
         match &*self.0 {
             Backend::Local(store) => {
@@ -79,7 +82,10 @@ impl SharedStore {
             }
             Backend::Redis(link, _) => {
                 let mut set = redis::cmd("SET");
-                set.arg(name(link, key)).arg(&value[..]).arg("PX").arg(millis(ttl));
+                set.arg(name(link, key))
+                    .arg(&value[..])
+                    .arg("PX")
+                    .arg(millis(ttl));
                 link.query("set", &set).await
             }
         }
@@ -113,7 +119,11 @@ impl SharedStore {
             Backend::Local(store) => store.claim(key, ttl),
             Backend::Redis(link, _) => {
                 let mut set = redis::cmd("SET");
-                set.arg(name(link, key)).arg(1).arg("NX").arg("PX").arg(millis(ttl));
+                set.arg(name(link, key))
+                    .arg(1)
+                    .arg("NX")
+                    .arg("PX")
+                    .arg(millis(ttl));
                 let answer: Option<String> = link.query("claim", &set).await?;
                 Ok(answer.is_some())
             }
@@ -132,7 +142,10 @@ impl SharedStore {
                 let key = generation_name(link, namespace);
                 let mut get = redis::pipe();
                 get.cmd("SET").arg(&key).arg(fresh(deps)).arg("NX").ignore();
-                get.cmd("PEXPIRE").arg(&key).arg(millis(GENERATION_TTL)).ignore();
+                get.cmd("PEXPIRE")
+                    .arg(&key)
+                    .arg(millis(GENERATION_TTL))
+                    .ignore();
                 get.cmd("GET").arg(&key);
                 let (generation,): (u64,) = link.pipeline("generation", &get).await?;
                 Ok(generation)
@@ -173,5 +186,7 @@ fn generation_name(link: &Link, namespace: &str) -> String {
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64)
+    u64::try_from(time.as_millis())
+        .unwrap_or(u64::MAX)
+        .clamp(1, i64::MAX as u64)
 }

@@ -13,15 +13,17 @@ use tokio_util::sync::CancellationToken;
 use crate::options::{Deps, RedisOptions};
 use crate::state::State;
 
-/// A Redis server on a unix socket in a directory of its own; gone when dropped.
+/// A Redis server of its own, by default on a unix socket in a temporary directory; gone when dropped.
 pub struct RedisServer {
     dir: TempDir,
+    args: Vec<String>,
+    url: String,
     child: Mutex<Option<Child>>,
 }
 
 impl std::fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("RedisServer").field(&self.dir.path()).finish()
+        f.debug_tuple("RedisServer").field(&self.url).finish()
     }
 }
 
@@ -32,15 +34,38 @@ impl RedisServer {
     /// When the program is missing and `CI=true`, or when it does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
-        if Command::new("redis-server").arg("--version").output().is_err() {
+        Self::start_with(|dir| {
+            let socket = dir.join("redis.sock").display().to_string();
+            let url = format!("unix://{socket}");
+            let args = ["--port", "0", "--unixsocket", &socket].map(str::to_owned);
+            (args.to_vec(), url)
+        })
+    }
+
+    /// Starts a server with arguments (and the URL that belongs to them) made for its directory.
+    ///
+    /// # Panics
+    /// As [`RedisServer::start`].
+    #[must_use]
+    pub fn start_with(args: impl FnOnce(&Path) -> (Vec<String>, String)) -> Option<Self> {
+        if Command::new("redis-server")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
             let ci = std::env::var("CI").is_ok_and(|v| v == "true");
             assert!(!ci, "redis-server is not installed");
-            let line = b"SKIPPED: redis-server is not installed, the Redis half of this test did not run\n";
+            let line =
+                b"SKIPPED: redis-server is not installed, the Redis half of this test did not run\n";
             let _ = std::io::stderr().write_all(line);
             return None;
         }
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let (args, url) = args(dir.path());
         let server = Self {
-            dir: tempfile::tempdir().expect("a temporary directory can be made"),
+            dir,
+            args,
+            url,
             child: Mutex::new(None),
         };
         server.start_again();
@@ -62,11 +87,10 @@ impl RedisServer {
     pub fn start_again(&self) {
         self.kill();
         let mut child = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .arg("--unixsocket")
-            .arg(socket(self.dir.path()))
+            .args(&self.args)
             .arg("--dir")
             .arg(self.dir.path())
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -74,7 +98,9 @@ impl RedisServer {
             .expect("redis-server starts");
         let out = child.stdout.take().expect("standard output is piped");
         let mut lines = BufReader::new(out).lines().map_while(Result::ok);
-        let ready = lines.any(|line| line.contains("eady to accept connections"));
+        let ready = lines.any(|line| {
+            line.contains("eady to accept connections") || line.contains("Sentinel ID is")
+        });
         *self.child.lock() = Some(child);
         assert!(ready, "redis-server did not become ready");
         // Its output must be read on, or it would stop one day at a full pipe.
@@ -93,14 +119,17 @@ impl RedisServer {
 
     fn signal(&self, signal: &str) {
         if let Some(child) = &*self.child.lock() {
-            let _ = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
+            let _ = Command::new("kill")
+                .arg(signal)
+                .arg(child.id().to_string())
+                .status();
         }
     }
 
     /// Its URL.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("unix://{}", socket(self.dir.path()))
+    pub fn url(&self) -> &str {
+        &self.url
     }
 }
 
@@ -109,10 +138,6 @@ impl Drop for RedisServer {
         self.thaw();
         self.kill();
     }
-}
-
-fn socket(dir: &Path) -> String {
-    dir.join("redis.sock").display().to_string()
 }
 
 /// A state with its driver running; both end when dropped.

@@ -10,30 +10,57 @@ pub(crate) fn string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
-fn escaped(out: &mut Vec<u8>, value: &str) {
+/// Appends the inside of a string, escaped.
+pub(crate) fn escaped(out: &mut Vec<u8>, value: &str) {
     let bytes = value.as_bytes();
     let mut copied = 0;
-    for (i, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+    let mut i = 0;
+    while i < bytes.len() {
+        if let Some(chunk) = bytes.get(i..i + 8).and_then(|c| c.first_chunk::<8>())
+            && !needs_escape(u64::from_ne_bytes(*chunk))
+        {
+            i += 8;
             continue;
         }
-        out.extend_from_slice(&bytes[copied..i]);
-        copied = i + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(control >> 4)]);
-                out.push(HEX[usize::from(control & 15)]);
+        let end = bytes.len().min(i + 8);
+        for at in i..end {
+            if bytes[at] < 0x20 || matches!(bytes[at], b'"' | b'\\') {
+                out.extend_from_slice(&bytes[copied..at]);
+                copied = at + 1;
+                escape(out, bytes[at]);
             }
         }
+        i = end;
     }
     out.extend_from_slice(&bytes[copied..]);
+}
+
+/// True when one of eight bytes is a control character, a quote or a backslash (Bit Twiddling Hacks,
+/// "Determine if a word has a byte less than n" and "… equal to n").
+const fn needs_escape(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    const fn zero(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word & HIGHS
+    }
+    let below = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+    below | zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64)) != 0
+}
+
+fn escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        control => {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(control >> 4)]);
+            out.push(HEX[usize::from(control & 15)]);
+        }
+    }
 }
 
 /// Appends `"name":` with a comma before it.
@@ -89,7 +116,11 @@ impl Stamp {
             self.second = second;
             let time = chrono::DateTime::from_timestamp(second, 0).unwrap_or_default();
             self.text.clear();
-            let _ = write!(Text(&mut self.text), "{}", time.format("%Y-%m-%dT%H:%M:%S."));
+            let _ = write!(
+                Text(&mut self.text),
+                "{}",
+                time.format("%Y-%m-%dT%H:%M:%S.")
+            );
         }
         out.extend_from_slice(&self.text);
         let mut micros = unix_us.rem_euclid(1_000_000);

@@ -8,9 +8,9 @@ pub mod access;
 mod json;
 pub mod logs;
 pub mod mask;
-pub mod metrics;
 pub mod rolling;
 mod sink;
 pub mod trace;
 
+pub use portico_metrics as metrics;
 pub use sink::Sink;

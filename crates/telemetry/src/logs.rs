@@ -200,7 +200,12 @@ impl Logs {
     /// Writes a last line with request id and back-trace for every panic, and counts it.
     pub fn hook_panics(&self) {
         let panics = self.0.registry.counter(&PANICS).with(&[]);
-        panic::hook(Arc::clone(&self.0.queue), self.0.style.clone(), Arc::clone(&self.0.clock), panics);
+        panic::hook(
+            Arc::clone(&self.0.queue),
+            self.0.style.clone(),
+            Arc::clone(&self.0.clock),
+            panics,
+        );
     }
 
     /// Changes the levels, of the root and per target, at once and for all threads.
@@ -227,6 +232,3 @@ impl Logs {
         self.0.queue.close(most);
     }
 }
-
-#[cfg(test)]
-mod tests;

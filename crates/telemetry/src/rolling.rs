@@ -301,7 +301,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // The present, because the file system stamps files with its own clock.
         let clock = ManualClock::at(portico_base::SystemClock.now());
-        let day = |n: u64| clock.now().date_naive().checked_add_days(Days::new(n)).unwrap();
+        let day = |n: u64| {
+            clock
+                .now()
+                .date_naive()
+                .checked_add_days(Days::new(n))
+                .unwrap()
+        };
         let (first, second) = (day(0), day(1));
         let options = RollingOptions {
             max_bytes: 20,
@@ -311,7 +317,8 @@ mod tests {
         };
         let mut file = RollingFile::open(options.clone(), Arc::new(clock.clone())).unwrap();
         for n in 0..4 {
-            file.write_all(format!("line {n} of ten b\n").as_bytes()).unwrap();
+            file.write_all(format!("line {n} of ten b\n").as_bytes())
+                .unwrap();
         }
         clock.advance(Duration::days(1));
         file.write_all(b"next day\n").unwrap();
@@ -319,16 +326,30 @@ mod tests {
         // Four lines of the first day made four files, of which the two newest stay.
         assert_eq!(
             names(dir.path()),
-            [format!("portico-{first}.3.log.gz"), format!("portico-{first}.4.log.gz"), "portico.log".to_owned()]
+            [
+                format!("portico-{first}.3.log.gz"),
+                format!("portico-{first}.4.log.gz"),
+                "portico.log".to_owned()
+            ]
         );
-        assert_eq!(unpack(&dir.path().join(format!("portico-{first}.3.log.gz"))), "line 2 of ten b\n");
-        fs::write(dir.path().join(format!("portico-{second}.9.log")), "left behind").unwrap();
+        assert_eq!(
+            unpack(&dir.path().join(format!("portico-{first}.3.log.gz"))),
+            "line 2 of ten b\n"
+        );
+        fs::write(
+            dir.path().join(format!("portico-{second}.9.log")),
+            "left behind",
+        )
+        .unwrap();
         clock.advance(Duration::days(3));
         let file = RollingFile::open(options, Arc::new(clock.clone())).unwrap();
         drop(file);
         assert_eq!(
             names(dir.path()),
-            [format!("portico-{second}.9.log.gz"), "portico.log".to_owned()]
+            [
+                format!("portico-{second}.9.log.gz"),
+                "portico.log".to_owned()
+            ]
         );
     }
 

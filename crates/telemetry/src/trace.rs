@@ -1,5 +1,6 @@
 //! Traces: W3C context in and out, sampling, light span records, and exporters behind one interface.
 
+mod active;
 mod baggage;
 mod context;
 mod otlp;
@@ -8,6 +9,7 @@ mod span;
 mod state;
 mod tracer;
 
+pub use active::{OpenSpan, start};
 pub use baggage::Baggage;
 pub use context::{SpanId, TraceContext, TraceId};
 pub use otlp::{OtlpConfigError, OtlpExporter, OtlpOptions, OtlpProtocol};

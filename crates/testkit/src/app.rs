@@ -7,9 +7,12 @@ use std::sync::Arc;
 use portico_base::{Clock, SystemClock, SystemRandom, id};
 use portico_config::{Input, Loaded};
 use portico_host::{Composition, Entry, Options, Process, datadir};
+use portico_web::RouteInfo;
 use tempfile::TempDir;
 
+use crate::audit::Records;
 use crate::caller::Caller;
+use crate::clock::JumpingClock;
 use crate::keys::{AUDIENCE, ISSUER, TestKeys};
 
 /// How a [`TestApp`] differs from the default.
@@ -23,6 +26,8 @@ pub struct TestOptions {
     pub database: Option<String>,
     /// Redis instead of none.
     pub redis: Option<String>,
+    /// The clock; it can jump.
+    pub clock: JumpingClock,
 }
 
 impl TestOptions {
@@ -39,6 +44,7 @@ pub struct TestApp {
     process: Option<Process>,
     keys: TestKeys,
     folder: Arc<TempDir>,
+    records: Records,
     operator: String,
     http: String,
     consul: String,
@@ -73,23 +79,31 @@ impl TestApp {
         let loaded = load(&folder, &options);
         let composition = Composition {
             entries: vec![
-                Entry { service: Box::new(portico_registry::Registry), active: true },
-                Entry { service: Box::new(portico_gateway::Gateway), active: true },
+                Entry {
+                    service: Box::new(portico_registry::Registry),
+                    active: true,
+                },
+                Entry {
+                    service: Box::new(portico_gateway::Gateway),
+                    active: true,
+                },
             ],
             version: "0.0.0-test",
             commit: "test",
             rustc: "test",
         };
+        let records = Records::default();
         let start = Options {
             loaded: Arc::new(loaded),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(options.clock.clone()),
             random: Arc::new(SystemRandom),
             next_free_port: false,
             own_logs: false,
+            audit: Some(Arc::new(records.clone())),
         };
-        let process = Process::start(start, composition).await.unwrap_or_else(|error| {
-            panic!("the house cannot start: {error} ({:?})", error.source)
-        });
+        let process = Process::start(start, composition)
+            .await
+            .unwrap_or_else(|error| panic!("the house cannot start: {error} ({:?})", error.source));
         let url = |name: &str| process.ready().url(name).unwrap_or_default().to_owned();
         let operator = datadir::read_operator_token(&process.operator_token_file())
             .expect("the operator's token can be read")
@@ -102,6 +116,7 @@ impl TestApp {
             process: Some(process),
             keys,
             folder,
+            records,
             operator,
         }
     }
@@ -130,10 +145,23 @@ impl TestApp {
         self.user_of(id::TENANT_DEFAULT, roles)
     }
 
+    /// A user of the default tenant whose token carries scopes (separated by spaces).
+    #[must_use]
+    pub fn user_with_scopes(&self, scopes: &str) -> Caller {
+        let now = SystemClock.now().timestamp();
+        self.holder(&self.keys.sign(&serde_json::json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": "user-2", "tid": id::TENANT_DEFAULT, "iat": now,
+            "exp": now + 3600, "scope": scopes,
+        })))
+    }
+
     /// A user of another tenant, by JWT.
     #[must_use]
     pub fn other_tenant(&self, roles: &[&str]) -> Caller {
-        self.user_of(uuid::Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_00aa), roles)
+        self.user_of(
+            uuid::Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_00aa),
+            roles,
+        )
     }
 
     fn user_of(&self, tenant: uuid::Uuid, roles: &[&str]) -> Caller {
@@ -168,8 +196,29 @@ impl TestApp {
         if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
             body.extend(more.clone());
         }
-        let answer = self.operator().post("/api/registry/tokens", &body).await.expect(201).json();
+        let answer = self
+            .operator()
+            .post("/api/registry/tokens", &body)
+            .await
+            .expect(201)
+            .json();
         self.holder(answer["token"].as_str().expect("the answer has a token"))
+    }
+
+    /// What was recorded for the audit so far.
+    #[must_use]
+    pub const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Every route of the services' own APIs, with the service that it belongs to.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(&'static str, RouteInfo)> {
+        let services = self.process().services().iter();
+        services
+            .filter_map(|service| Some((service.name, service.routes.as_ref()?)))
+            .flat_map(|(name, built)| built.table.iter().map(move |route| (name, route.clone())))
+            .collect()
     }
 
     /// The folder, for a restart.
@@ -184,7 +233,9 @@ impl TestApp {
     /// After the stop.
     #[must_use]
     pub fn process(&self) -> &Process {
-        self.process.as_ref().expect("the house runs until it is stopped")
+        self.process
+            .as_ref()
+            .expect("the house runs until it is stopped")
     }
 
     /// Stops in order and fails the test when something had to be cut.
@@ -219,7 +270,11 @@ fn load(folder: &TempDir, options: &TestOptions) -> Loaded {
     }
     text.push_str(&options.config);
     let read = |path: &std::path::Path| {
-        if path.ends_with("test.toml") { Ok(text.clone().into_bytes()) } else { std::fs::read(path) }
+        if path.ends_with("test.toml") {
+            Ok(text.clone().into_bytes())
+        } else {
+            std::fs::read(path)
+        }
     };
     let input = Input {
         env: BTreeMap::new(),

@@ -78,7 +78,11 @@ impl Caller {
             .timeout(Duration::from_secs(30))
             .build()
             .expect("a client can be made");
-        Self { http, base: base.to_owned(), token }
+        Self {
+            http,
+            base: base.to_owned(),
+            token,
+        }
     }
 
     /// Where requests go.
@@ -105,7 +109,11 @@ impl Caller {
         let response = request.send().await.expect("there is an answer");
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.expect("the answer is whole");
-        Answer { status, headers, text }
+        Answer {
+            status,
+            headers,
+            text,
+        }
     }
 
     /// GET.

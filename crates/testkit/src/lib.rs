@@ -4,11 +4,15 @@
 //! shared between tests: each has its own data directory and its own database.
 
 mod app;
+mod audit;
 mod caller;
+mod clock;
 mod keys;
 mod plugin;
 
 pub use app::{TestApp, TestOptions};
+pub use audit::{Records, Written};
 pub use caller::{Answer, Caller};
-pub use keys::TestKeys;
+pub use clock::JumpingClock;
+pub use keys::{AUDIENCE, ISSUER, TestKeys};
 pub use plugin::TestPlugin;

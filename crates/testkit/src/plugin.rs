@@ -41,8 +41,18 @@ impl TestPlugin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, router, Limits::default(), TaskTracker::new(), stop.clone()));
-        Self { address, seen, stop }
+        tokio::spawn(serve(
+            listener,
+            router,
+            Limits::default(),
+            TaskTracker::new(),
+            stop.clone(),
+        ));
+        Self {
+            address,
+            seen,
+            stop,
+        }
     }
 
     /// Requests so far.
@@ -78,7 +88,12 @@ fn describe(name: &str, request: &Request) -> Value {
     let headers: Map<String, Value> = request
         .headers()
         .iter()
-        .map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes()))))
+        .map(|(name, value)| {
+            (
+                name.to_string(),
+                Value::from(String::from_utf8_lossy(value.as_bytes())),
+            )
+        })
         .collect();
     json!({
         "plugin": name,

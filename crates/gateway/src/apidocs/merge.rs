@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
-const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+const METHODS: [&str; 8] = [
+    "get", "put", "post", "delete", "options", "head", "patch", "trace",
+];
 
 /// The document of our own services, each with its name.
 #[must_use]
@@ -37,7 +39,10 @@ pub fn merge(own: &[(&str, OpenApi)]) -> Value {
 
 /// Adds the document of a registered service. What does not look like OpenAPI 3 is left out.
 pub(super) fn add_stranger(document: &mut Value, service: &str, part: &Value) {
-    if part["openapi"].as_str().is_some_and(|version| version.starts_with("3.")) {
+    if part["openapi"]
+        .as_str()
+        .is_some_and(|version| version.starts_with("3."))
+    {
         add(document, service, part, true);
     }
 }
@@ -59,8 +64,16 @@ fn add(document: &mut Value, service: &str, part: &Value, rename: bool) {
     if let Some(all) = document["paths"].as_object_mut() {
         all.extend(paths);
     }
-    for (name, schema) in part["components"]["schemas"].as_object().into_iter().flatten() {
-        let name = if rename { format!("{service}.{name}") } else { name.clone() };
+    for (name, schema) in part["components"]["schemas"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        let name = if rename {
+            format!("{service}.{name}")
+        } else {
+            name.clone()
+        };
         document["components"]["schemas"][name] = schema.clone();
     }
     let description = part["info"]["description"].as_str().unwrap_or_default();
@@ -100,7 +113,9 @@ fn rename_components(value: &mut Value, prefix: &str) {
                 }
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(|inner| rename_components(inner, prefix)),
+        Value::Array(list) => list
+            .iter_mut()
+            .for_each(|inner| rename_components(inner, prefix)),
         _ => {}
     }
 }
@@ -123,7 +138,10 @@ mod tests {
             "components": { "schemas": { "Note": { "type": "object" } } }
         });
         add_stranger(&mut document, "notes", &part);
-        assert_eq!(document["paths"]["/api/notes"]["get"]["operationId"], "notes_root");
+        assert_eq!(
+            document["paths"]["/api/notes"]["get"]["operationId"],
+            "notes_root"
+        );
         let note = &document["paths"]["/api/notes/notes/{id}"]["get"];
         assert_eq!(note["tags"][0], "notes");
         assert_eq!(
@@ -137,7 +155,12 @@ mod tests {
     fn nonsense_is_left_out() {
         let mut document = merge(&[]);
         let before = document.clone();
-        for part in [json!(null), json!([1]), json!({ "swagger": "2.0", "paths": {} }), json!({ "openapi": 3 })] {
+        for part in [
+            json!(null),
+            json!([1]),
+            json!({ "swagger": "2.0", "paths": {} }),
+            json!({ "openapi": 3 }),
+        ] {
             add_stranger(&mut document, "bad", &part);
         }
         assert_eq!(document, before);

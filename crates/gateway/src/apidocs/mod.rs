@@ -23,7 +23,10 @@ pub(crate) struct ApiDocs {
 impl ApiDocs {
     /// Our own services' documents by name, and the source of the others'.
     pub(crate) fn new(own: &[(&str, OpenApi)], others: Option<Arc<dyn ApiDocuments>>) -> Self {
-        Self { own: Arc::new(merge(own)), others }
+        Self {
+            own: Arc::new(merge(own)),
+            others,
+        }
     }
 
     /// The document that a principal may see: its tenant's services and the global ones.

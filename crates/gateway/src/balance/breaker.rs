@@ -27,7 +27,13 @@ const TRIAL_LOST_MS: u64 = 60_000;
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        Self { failures: 5, ratio: 0.5, min_requests: 20, window_ms: 10_000, open_ms: 30_000 }
+        Self {
+            failures: 5,
+            ratio: 0.5,
+            min_requests: 20,
+            window_ms: 10_000,
+            open_ms: 30_000,
+        }
     }
 }
 
@@ -88,7 +94,13 @@ struct State {
 }
 
 impl State {
-    const CLOSED: Self = Self { phase: Phase::Closed, at_ms: 0, repeats: 0, trial: false, successes: 0 };
+    const CLOSED: Self = Self {
+        phase: Phase::Closed,
+        at_ms: 0,
+        repeats: 0,
+        trial: false,
+        successes: 0,
+    };
 
     const fn pack(self) -> u64 {
         let phase = match self.phase {
@@ -96,7 +108,11 @@ impl State {
             Phase::Open => 1,
             Phase::HalfOpen => 2,
         };
-        phase | (self.trial as u64) << 2 | (self.successes as u64 & 3) << 3 | (self.repeats as u64 & 31) << 5 | self.at_ms << 10
+        phase
+            | (self.trial as u64) << 2
+            | (self.successes as u64 & 3) << 3
+            | (self.repeats as u64 & 31) << 5
+            | self.at_ms << 10
     }
 
     fn unpack(word: u64) -> Self {
@@ -116,19 +132,51 @@ impl State {
 
     /// Opens it; `jitter` in 0..1 spreads the end by ±10 %.
     fn open(self, now_ms: u64, repeats: u8, set: &BreakerSettings, jitter: f64) -> Self {
-        let time = set.open_ms.saturating_mul(1 << repeats.min(20)).min(LONGEST_OPEN_MS);
+        let time = set
+            .open_ms
+            .saturating_mul(1 << repeats.min(20))
+            .min(LONGEST_OPEN_MS);
         let time = (time as f64 * (0.9 + 0.2 * jitter)) as u64;
-        Self { phase: Phase::Open, at_ms: now_ms + time.max(1), repeats: repeats.min(31), trial: false, successes: 0 }
+        Self {
+            phase: Phase::Open,
+            at_ms: now_ms + time.max(1),
+            repeats: repeats.min(31),
+            trial: false,
+            successes: 0,
+        }
     }
 
     fn admit(self, now_ms: u64) -> (Self, Admission) {
-        let trial = Self { phase: Phase::HalfOpen, at_ms: now_ms, trial: true, ..self };
+        let trial = Self {
+            phase: Phase::HalfOpen,
+            at_ms: now_ms,
+            trial: true,
+            ..self
+        };
         match self.phase {
             Phase::Closed => (self, Admission::Pass),
-            Phase::Open if now_ms >= self.at_ms => (Self { successes: 0, ..trial }, Admission::Trial),
-            Phase::Open => (self, Admission::Refuse { retry_after_ms: self.at_ms - now_ms }),
-            Phase::HalfOpen if !self.trial || now_ms.saturating_sub(self.at_ms) > TRIAL_LOST_MS => (trial, Admission::Trial),
-            Phase::HalfOpen => (self, Admission::Refuse { retry_after_ms: 1_000 }),
+            Phase::Open if now_ms >= self.at_ms => (
+                Self {
+                    successes: 0,
+                    ..trial
+                },
+                Admission::Trial,
+            ),
+            Phase::Open => (
+                self,
+                Admission::Refuse {
+                    retry_after_ms: self.at_ms - now_ms,
+                },
+            ),
+            Phase::HalfOpen if !self.trial || now_ms.saturating_sub(self.at_ms) > TRIAL_LOST_MS => {
+                (trial, Admission::Trial)
+            }
+            Phase::HalfOpen => (
+                self,
+                Admission::Refuse {
+                    retry_after_ms: 1_000,
+                },
+            ),
         }
     }
 
@@ -138,12 +186,29 @@ impl State {
         }
         let successes = self.successes + 1;
         if successes >= TRIALS {
-            return Self { phase: Phase::Closed, at_ms: now_ms, trial: false, successes: 0, ..self };
+            return Self {
+                phase: Phase::Closed,
+                at_ms: now_ms,
+                trial: false,
+                successes: 0,
+                ..self
+            };
         }
-        Self { trial: false, successes, ..self }
+        Self {
+            trial: false,
+            successes,
+            ..self
+        }
     }
 
-    fn failure(self, now_ms: u64, trial: bool, tripped: bool, set: &BreakerSettings, jitter: f64) -> Self {
+    fn failure(
+        self,
+        now_ms: u64,
+        trial: bool,
+        tripped: bool,
+        set: &BreakerSettings,
+        jitter: f64,
+    ) -> Self {
         match self.phase {
             Phase::Closed if tripped => {
                 // A breaker that held for as long as the longest punishment begins anew.
@@ -183,7 +248,14 @@ impl Breaker {
     pub fn admit(&self, now_ms: u64) -> (Admission, Option<Change>) {
         match self.forced(now_ms) {
             Some(Forced::Closed) => return (Admission::Pass, None),
-            Some(Forced::Open) => return (Admission::Refuse { retry_after_ms: 1_000 }, None),
+            Some(Forced::Open) => {
+                return (
+                    Admission::Refuse {
+                        retry_after_ms: 1_000,
+                    },
+                    None,
+                );
+            }
             None => {}
         }
         let word = self.state.load(Relaxed);
@@ -206,7 +278,8 @@ impl Breaker {
             Some(forced) => forced == Forced::Open,
             None => {
                 let state = State::unpack(self.state.load(Relaxed));
-                state.phase != Phase::Closed && matches!(state.admit(now_ms).1, Admission::Refuse { .. })
+                state.phase != Phase::Closed
+                    && matches!(state.admit(now_ms).1, Admission::Refuse { .. })
             }
         }
     }
@@ -215,7 +288,9 @@ impl Breaker {
     #[must_use]
     pub fn is_due(&self, now_ms: u64) -> bool {
         let state = State::unpack(self.state.load(Relaxed));
-        state.phase != Phase::Closed && self.forced(now_ms).is_none() && state.admit(now_ms).1 == Admission::Trial
+        state.phase != Phase::Closed
+            && self.forced(now_ms).is_none()
+            && state.admit(now_ms).1 == Admission::Trial
     }
 
     /// Tells of a success.
@@ -235,11 +310,18 @@ impl Breaker {
     }
 
     /// Tells of a failure; `jitter` is a random number in 0..1.
-    pub fn failure(&self, now_ms: u64, trial: bool, set: &BreakerSettings, jitter: f64) -> Option<Change> {
+    pub fn failure(
+        &self,
+        now_ms: u64,
+        trial: bool,
+        set: &BreakerSettings,
+        jitter: f64,
+    ) -> Option<Change> {
         let row = self.consecutive.fetch_add(1, Relaxed) + 1;
         self.window.count(now_ms, set.window_ms, true);
         let sums = self.window.sums(now_ms, set.window_ms);
-        let share = sums.all >= set.min_requests && sums.marked as f64 >= set.ratio * sums.all as f64;
+        let share =
+            sums.all >= set.min_requests && sums.marked as f64 >= set.ratio * sums.all as f64;
         let tripped = row >= set.failures || share;
         let change = self.update(|state| state.failure(now_ms, trial, tripped, set, jitter));
         if change.is_some() {
@@ -251,7 +333,16 @@ impl Breaker {
     /// Gives up a trial whose outcome says nothing: the client went away.
     pub fn abandon(&self, trial: bool) {
         if trial {
-            self.update(|state| if state.phase == Phase::HalfOpen { State { trial: false, ..state } } else { state });
+            self.update(|state| {
+                if state.phase == Phase::HalfOpen {
+                    State {
+                        trial: false,
+                        ..state
+                    }
+                } else {
+                    state
+                }
+            });
         }
     }
 
@@ -272,14 +363,21 @@ impl Breaker {
         if word == 0 || now_ms >= word >> 2 {
             return None;
         }
-        Some(if word & 3 == 1 { Forced::Open } else { Forced::Closed })
+        Some(if word & 3 == 1 {
+            Forced::Open
+        } else {
+            Forced::Closed
+        })
     }
 
     /// Phase and, while open, the time at which it ends.
     #[must_use]
     pub fn phase(&self) -> (Phase, Option<u64>) {
         let state = State::unpack(self.state.load(Relaxed));
-        (state.phase, (state.phase == Phase::Open).then_some(state.at_ms))
+        (
+            state.phase,
+            (state.phase == Phase::Open).then_some(state.at_ms),
+        )
     }
 
     fn update(&self, mut step: impl FnMut(State) -> State) -> Option<Change> {
@@ -299,7 +397,13 @@ mod tests {
 
     use super::*;
 
-    const SET: BreakerSettings = BreakerSettings { failures: 5, ratio: 0.5, min_requests: 20, window_ms: 10_000, open_ms: 30_000 };
+    const SET: BreakerSettings = BreakerSettings {
+        failures: 5,
+        ratio: 0.5,
+        min_requests: 20,
+        window_ms: 10_000,
+        open_ms: 30_000,
+    };
 
     #[test]
     fn five_failures_open_it_and_two_trials_close_it() {
@@ -311,14 +415,34 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(breaker.failure(1_000, false, &SET, 0.5), None);
         }
-        assert_eq!(breaker.failure(1_000, false, &SET, 0.5), Some(Change { from: Phase::Closed, to: Phase::Open }));
-        assert_eq!(breaker.admit(2_000).0, Admission::Refuse { retry_after_ms: 29_000 });
+        assert_eq!(
+            breaker.failure(1_000, false, &SET, 0.5),
+            Some(Change {
+                from: Phase::Closed,
+                to: Phase::Open
+            })
+        );
+        assert_eq!(
+            breaker.admit(2_000).0,
+            Admission::Refuse {
+                retry_after_ms: 29_000
+            }
+        );
         assert!(breaker.is_open(30_999) && !breaker.is_open(31_000) && breaker.is_due(31_000));
         assert_eq!(breaker.admit(31_000).0, Admission::Trial);
-        assert!(matches!(breaker.admit(31_000).0, Admission::Refuse { .. }), "one trial at a time");
+        assert!(
+            matches!(breaker.admit(31_000).0, Admission::Refuse { .. }),
+            "one trial at a time"
+        );
         assert_eq!(breaker.success(31_010, true, &SET), None);
         assert_eq!(breaker.admit(31_020).0, Admission::Trial);
-        assert_eq!(breaker.success(31_030, true, &SET), Some(Change { from: Phase::HalfOpen, to: Phase::Closed }));
+        assert_eq!(
+            breaker.success(31_030, true, &SET),
+            Some(Change {
+                from: Phase::HalfOpen,
+                to: Phase::Closed
+            })
+        );
         assert_eq!(breaker.admit(31_040).0, Admission::Pass);
     }
 
@@ -326,7 +450,11 @@ mod tests {
     fn half_of_twenty_open_it_and_a_few_do_not() {
         let breaker = Breaker::default();
         for i in 0..19 {
-            let done = if i % 2 == 0 { breaker.failure(i, false, &SET, 0.5) } else { breaker.success(i, false, &SET) };
+            let done = if i % 2 == 0 {
+                breaker.failure(i, false, &SET, 0.5)
+            } else {
+                breaker.success(i, false, &SET)
+            };
             assert_eq!(done, None);
         }
         breaker.success(19, false, &SET);
@@ -342,7 +470,9 @@ mod tests {
         }
         let mut times = Vec::new();
         for _ in 0..6 {
-            let (Phase::Open, Some(end)) = breaker.phase() else { panic!("it is open") };
+            let (Phase::Open, Some(end)) = breaker.phase() else {
+                panic!("it is open")
+            };
             times.push(end - now);
             now = end;
             assert_eq!(breaker.admit(now).0, Admission::Trial);
@@ -362,7 +492,11 @@ mod tests {
         assert_eq!(breaker.admit(40_001).0, Admission::Trial);
         assert!(matches!(breaker.admit(50_000).0, Admission::Refuse { .. }));
         assert_eq!(breaker.admit(100_002).0, Admission::Trial);
-        assert_eq!(breaker.failure(100_003, false, &SET, 0.5), None, "answers to older requests do not decide");
+        assert_eq!(
+            breaker.failure(100_003, false, &SET, 0.5),
+            None,
+            "answers to older requests do not decide"
+        );
     }
 
     #[test]

@@ -36,11 +36,19 @@ mod tests {
     #[test]
     fn retries_stay_within_their_share() {
         let budget = Budget::default();
-        assert_eq!((0..100).filter(|_| budget.take(1_000, 20)).count(), 30, "the floor of three a second");
+        assert_eq!(
+            (0..100).filter(|_| budget.take(1_000, 20)).count(),
+            30,
+            "the floor of three a second"
+        );
         for _ in 0..1_000 {
             budget.request(2_000);
         }
-        assert_eq!((0..1_000).filter(|_| budget.take(2_000, 20)).count(), 170, "20 % of 1000, 30 of them taken");
+        assert_eq!(
+            (0..1_000).filter(|_| budget.take(2_000, 20)).count(),
+            170,
+            "20 % of 1000, 30 of them taken"
+        );
         assert!(budget.take(30_000, 20), "the window moves on");
     }
 }

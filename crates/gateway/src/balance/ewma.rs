@@ -28,7 +28,8 @@ impl PeakEwma {
     /// The present value: it fades while no sample comes, so that whoever was slow is tried again.
     #[must_use]
     pub fn get(&self, now_ms: u64) -> Option<f32> {
-        unpack(self.0.load(Relaxed), now_ms).map(|(value, age)| (value * (-age / DECAY_MS).exp()).max(1.0))
+        unpack(self.0.load(Relaxed), now_ms)
+            .map(|(value, age)| (value * (-age / DECAY_MS).exp()).max(1.0))
     }
 
     /// Begins at a given value: the median of the peers for a new instance.
@@ -54,7 +55,11 @@ fn unpack(word: u64, now_ms: u64) -> Option<(f32, f32)> {
     }
     let age = (now_ms & u64::from(u32::MAX)).wrapping_sub(word >> 32) & u64::from(u32::MAX);
     // A worker whose clock was read a moment earlier must not see an age of 49 days.
-    let age = if age > u64::from(u32::MAX / 2) { 0.0 } else { age as f32 };
+    let age = if age > u64::from(u32::MAX / 2) {
+        0.0
+    } else {
+        age as f32
+    };
     Some((value, age))
 }
 
@@ -76,7 +81,9 @@ impl FailureRate {
             return;
         }
         let next = before + Self::STEP * (f32::from(u8::from(failed)) - before);
-        self.0.0.store(pack(now_ms, next.max(f32::MIN_POSITIVE)), Relaxed);
+        self.0
+            .0
+            .store(pack(now_ms, next.max(f32::MIN_POSITIVE)), Relaxed);
     }
 
     /// 0 for a healthy instance, towards 1 for one that always fails.
@@ -90,7 +97,8 @@ impl FailureRate {
     }
 
     fn raw(&self, now_ms: u64) -> f32 {
-        unpack(self.0.0.load(Relaxed), now_ms).map_or(0.0, |(value, age)| value * (-age / DECAY_MS).exp())
+        unpack(self.0.0.load(Relaxed), now_ms)
+            .map_or(0.0, |(value, age)| value * (-age / DECAY_MS).exp())
     }
 }
 
@@ -120,7 +128,10 @@ mod tests {
         ewma.sample(u64::from(u32::MAX), 10_000.0);
         let later = ewma.get(u64::from(u32::MAX) + 10_000).unwrap();
         assert!((3_600.0..3_700.0).contains(&later), "{later}");
-        assert!(ewma.get(u64::from(u32::MAX) - 5).unwrap() > 9_999.0, "a clock slightly behind");
+        assert!(
+            ewma.get(u64::from(u32::MAX) - 5).unwrap() > 9_999.0,
+            "a clock slightly behind"
+        );
     }
 
     #[test]

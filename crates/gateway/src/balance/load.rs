@@ -106,7 +106,14 @@ impl Load {
     }
 
     /// Takes the outcome of an attempt.
-    pub fn tell(&self, now_ms: u64, what: Attempted, trial: bool, set: &BreakerSettings, jitter: f64) -> Option<Change> {
+    pub fn tell(
+        &self,
+        now_ms: u64,
+        what: Attempted,
+        trial: bool,
+        set: &BreakerSettings,
+        jitter: f64,
+    ) -> Option<Change> {
         match what {
             Attempted::Answered { micros } => {
                 self.latency.sample(now_ms, micros);
@@ -178,7 +185,13 @@ impl Load {
 mod tests {
     use super::*;
 
-    const SET: BreakerSettings = BreakerSettings { failures: 5, ratio: 0.5, min_requests: 20, window_ms: 10_000, open_ms: 30_000 };
+    const SET: BreakerSettings = BreakerSettings {
+        failures: 5,
+        ratio: 0.5,
+        min_requests: 20,
+        window_ms: 10_000,
+        open_ms: 30_000,
+    };
 
     #[test]
     fn slow_start_goes_from_a_tenth_to_all() {
@@ -194,7 +207,16 @@ mod tests {
     fn failures_are_remembered_with_their_reasons() {
         let load = Load::default();
         for i in 0..12 {
-            load.tell(i, Attempted::Failed { penalty: 1.0, why: "reset" }, false, &SET, 0.5);
+            load.tell(
+                i,
+                Attempted::Failed {
+                    penalty: 1.0,
+                    why: "reset",
+                },
+                false,
+                &SET,
+                0.5,
+            );
         }
         assert_eq!((load.reasons().len(), load.reasons()[0].at_ms), (10, 2));
         assert!(load.breaker.is_open(100));

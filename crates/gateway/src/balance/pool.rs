@@ -88,13 +88,26 @@ impl Pool {
             Policy::First => members.sort_by(|a, b| b.weight.cmp(&a.weight).then(a.id.cmp(&b.id))),
             _ => members.sort_by_key(|m| m.id),
         }
-        let schedule = if policy == Policy::Weighted { smooth(&members) } else { Box::default() };
+        let schedule = if policy == Policy::Weighted {
+            smooth(&members)
+        } else {
+            Box::default()
+        };
         let ring = match policy {
             Policy::Hash => Ring::new(members.iter().map(|m| (m.id.as_u128(), m.weight))),
             _ => Ring::default(),
         };
-        let all = (0..members.len()).filter_map(|i| u16::try_from(i).ok()).collect();
-        Self { members: members.into(), all, policy, schedule, ring, cursor }
+        let all = (0..members.len())
+            .filter_map(|i| u16::try_from(i).ok())
+            .collect();
+        Self {
+            members: members.into(),
+            all,
+            policy,
+            schedule,
+            ring,
+            cursor,
+        }
     }
 
     #[must_use]
@@ -110,7 +123,10 @@ impl Pool {
     /// How many members' breakers refuse now.
     #[must_use]
     pub fn ejected(&self, now_ms: u64) -> usize {
-        self.members.iter().filter(|m| m.load.breaker.is_open(now_ms)).count()
+        self.members
+            .iter()
+            .filter(|m| m.load.breaker.is_open(now_ms))
+            .count()
     }
 
     /// True when so many are ejected that all are used instead.
@@ -125,10 +141,27 @@ impl Pool {
         if ask.tried.is_empty()
             && let Some(index) = self.choose(&self.all, ask)
         {
-            let (admission, change) = self.members[usize::from(index)].load.breaker.admit(ask.now_ms);
+            let (admission, change) = self.members[usize::from(index)]
+                .load
+                .breaker
+                .admit(ask.now_ms);
             match admission {
-                Admission::Pass => return Some(Choice { index, trial: false, panic: false, change }),
-                Admission::Trial => return Some(Choice { index, trial: true, panic: false, change }),
+                Admission::Pass => {
+                    return Some(Choice {
+                        index,
+                        trial: false,
+                        panic: false,
+                        change,
+                    });
+                }
+                Admission::Trial => {
+                    return Some(Choice {
+                        index,
+                        trial: true,
+                        panic: false,
+                        change,
+                    });
+                }
                 Admission::Refuse { .. } => {}
             }
         }
@@ -146,10 +179,18 @@ impl Pool {
         // An attempt is lost only when a trial was taken by another worker in between.
         while !left.is_empty() {
             let index = self.choose(&left, ask)?;
-            let (admission, change) = self.members[usize::from(index)].load.breaker.admit(ask.now_ms);
+            let (admission, change) = self.members[usize::from(index)]
+                .load
+                .breaker
+                .admit(ask.now_ms);
             let trial = admission == Admission::Trial;
             if trial || admission == Admission::Pass || panic {
-                return Some(Choice { index, trial, panic, change });
+                return Some(Choice {
+                    index,
+                    trial,
+                    panic,
+                    change,
+                });
             }
             left.retain(|i| *i != index);
         }
@@ -164,7 +205,8 @@ impl Pool {
         }
         match self.policy {
             Policy::Adaptive => Some(self.better_of_two(among, ask, |m, unknown| {
-                m.load.cost(ask.now_ms, weight(m, ask), unknown, ask.timeout_us)
+                m.load
+                    .cost(ask.now_ms, weight(m, ask), unknown, ask.timeout_us)
             })),
             Policy::Random2 => Some(self.better_of_two(among, ask, |m, _| under_way(m, ask))),
             Policy::RoundRobin => Some(self.next_in_turn(among, ask)),
@@ -175,7 +217,12 @@ impl Pool {
         }
     }
 
-    fn better_of_two(&self, among: &[u16], ask: &Ask<'_>, cost: impl Fn(&Member, f32) -> f32) -> u16 {
+    fn better_of_two(
+        &self,
+        among: &[u16],
+        ask: &Ask<'_>,
+        cost: impl Fn(&Member, f32) -> f32,
+    ) -> u16 {
         let first = ask.dice.below(among.len());
         // Drawn from one fewer and shifted, so that the two differ.
         let second = (first + 1 + ask.dice.below(among.len() - 1)) % among.len();
@@ -189,21 +236,32 @@ impl Pool {
         }
         // One without samples is as good as the other until it is known better.
         let known = |m: &Member| m.load.latency(ask.now_ms);
-        let (unknown_left, unknown_right) = (known(right).unwrap_or(1.0), known(left).unwrap_or(1.0));
-        if cost(left, unknown_left) <= cost(right, unknown_right) { a } else { b }
+        let (unknown_left, unknown_right) =
+            (known(right).unwrap_or(1.0), known(left).unwrap_or(1.0));
+        if cost(left, unknown_left) <= cost(right, unknown_right) {
+            a
+        } else {
+            b
+        }
     }
 
     fn next_in_turn(&self, among: &[u16], ask: &Ask<'_>) -> u16 {
         let turn = || among[self.cursor.fetch_add(1, Relaxed) % among.len()];
         let index = turn();
-        if self.is_held_back(index, ask) { turn() } else { index }
+        if self.is_held_back(index, ask) {
+            turn()
+        } else {
+            index
+        }
     }
 
     fn next_scheduled(&self, among: &[u16], ask: &Ask<'_>) -> u16 {
         let length = self.schedule.len().max(1);
         for _ in 0..length {
             let at = self.cursor.fetch_add(1, Relaxed) % length;
-            let Some(index) = self.schedule.get(at) else { break };
+            let Some(index) = self.schedule.get(at) else {
+                break;
+            };
             let here = among.len() == self.all.len() || among.contains(index);
             if here && !self.is_held_back(*index, ask) {
                 return *index;
@@ -214,7 +272,9 @@ impl Pool {
 
     /// True for the turns that a member in its slow start lets pass.
     fn is_held_back(&self, index: u16, ask: &Ask<'_>) -> bool {
-        let share = self.members[usize::from(index)].load.ramped(ask.now_ms, ask.slow_start_ms);
+        let share = self.members[usize::from(index)]
+            .load
+            .ramped(ask.now_ms, ask.slow_start_ms);
         share < 1.0 && ask.dice.unit() > f64::from(share)
     }
 
@@ -222,20 +282,28 @@ impl Pool {
         let start = ask.dice.below(among.len());
         let turned = among[start..].iter().chain(&among[..start]);
         let load = |i: &u16| under_way(&self.members[usize::from(*i)], ask);
-        turned.copied().min_by(|a, b| load(a).total_cmp(&load(b))).unwrap_or(among[0])
+        turned
+            .copied()
+            .min_by(|a, b| load(a).total_cmp(&load(b)))
+            .unwrap_or(among[0])
     }
 
     fn by_hash(&self, among: &[u16], ask: &Ask<'_>) -> Option<u16> {
         let sums = among.iter().fold((0_u32, 0.0_f32), |(flight, total), i| {
             let member = &self.members[usize::from(*i)];
-            (flight + member.load.in_flight(), total + weight(member, ask))
+            (
+                flight + member.load.in_flight(),
+                total + weight(member, ask),
+            )
         });
         let here = |i: u16| among.len() == self.all.len() || among.contains(&i);
         let fits = |i: u16| {
             let member = &self.members[usize::from(i)];
             here(i) && member.load.in_flight() < bound(sums.0, weight(member, ask), sums.1)
         };
-        self.ring.find(ask.hash, fits).or_else(|| self.ring.find(ask.hash, here))
+        self.ring
+            .find(ask.hash, fits)
+            .or_else(|| self.ring.find(ask.hash, here))
     }
 }
 
@@ -250,7 +318,10 @@ fn under_way(member: &Member, ask: &Ask<'_>) -> f32 {
 /// Nginx's smooth weighted round robin, worked out beforehand.
 fn smooth(members: &[Member]) -> Box<[u16]> {
     let total: u32 = members.iter().map(|m| u32::from(m.weight)).sum();
-    let divisor = members.iter().fold(0, |d, m| gcd(d, u32::from(m.weight))).max(1);
+    let divisor = members
+        .iter()
+        .fold(0, |d, m| gcd(d, u32::from(m.weight)))
+        .max(1);
     let length = (total / divisor).min(SCHEDULE);
     let mut credit = vec![0_i64; members.len()];
     let mut schedule = Vec::new();
@@ -258,7 +329,9 @@ fn smooth(members: &[Member]) -> Box<[u16]> {
         for (have, member) in credit.iter_mut().zip(members) {
             *have += i64::from(member.weight);
         }
-        let Some(next) = (0..credit.len()).rev().max_by_key(|i| credit[*i]) else { break };
+        let Some(next) = (0..credit.len()).rev().max_by_key(|i| credit[*i]) else {
+            break;
+        };
         credit[next] -= i64::from(total);
         schedule.extend(u16::try_from(next));
     }
@@ -284,7 +357,14 @@ mod tests {
     }
 
     fn ask<'a>(dice: &'a Dice, tried: &'a [u16]) -> Ask<'a> {
-        Ask { now_ms: 1_000, dice, hash: 7, tried, slow_start_ms: 15_000, timeout_us: 30e6 }
+        Ask {
+            now_ms: 1_000,
+            dice,
+            hash: 7,
+            tried,
+            slow_start_ms: 15_000,
+            timeout_us: 30e6,
+        }
     }
 
     fn shares(pool: &Pool, dice: &Dice, n: usize) -> Vec<usize> {
@@ -297,19 +377,34 @@ mod tests {
 
     fn open(pool: &Pool, index: usize) {
         for _ in 0..5 {
-            let failed = Attempted::Failed { penalty: 1.0, why: "reset" };
-            pool.members()[index].load.tell(900, failed, false, &BreakerSettings::default(), 0.5);
+            let failed = Attempted::Failed {
+                penalty: 1.0,
+                why: "reset",
+            };
+            pool.members()[index]
+                .load
+                .tell(900, failed, false, &BreakerSettings::default(), 0.5);
         }
     }
 
     #[test]
     fn turns_are_shared_by_weight_and_smoothly() {
         let dice = Dice::new(1);
-        assert_eq!(shares(&pool(&[100, 100, 100], Policy::RoundRobin), &dice, 300), [100, 100, 100]);
+        assert_eq!(
+            shares(&pool(&[100, 100, 100], Policy::RoundRobin), &dice, 300),
+            [100, 100, 100]
+        );
         let weighted = pool(&[500, 100, 100], Policy::Weighted);
-        assert_eq!(weighted.schedule.iter().map(|i| i + 1).collect::<Vec<_>>(), [1, 1, 2, 1, 3, 1, 1]);
+        assert_eq!(
+            weighted.schedule.iter().map(|i| i + 1).collect::<Vec<_>>(),
+            [1, 1, 2, 1, 3, 1, 1]
+        );
         assert_eq!(shares(&weighted, &dice, 700), [500, 100, 100]);
-        assert_eq!(pool(&[0, 5], Policy::Weighted).members().len(), 1, "weight 0 gets nothing");
+        assert_eq!(
+            pool(&[0, 5], Policy::Weighted).members().len(),
+            1,
+            "weight 0 gets nothing"
+        );
     }
 
     #[test]
@@ -336,13 +431,24 @@ mod tests {
             pool.members()[home].load.begin();
         }
         let other = usize::from(pool.pick(&ask(&dice, &[])).unwrap().index);
-        assert_ne!(other, home, "4 of 4 under way are more than 1.25 times its share");
+        assert_ne!(
+            other, home,
+            "4 of 4 under way are more than 1.25 times its share"
+        );
     }
 
     #[test]
     fn ejected_members_get_nothing_but_never_more_than_half_are_ejected() {
         let dice = Dice::new(4);
-        for policy in [Policy::Adaptive, Policy::RoundRobin, Policy::Weighted, Policy::LeastInFlight, Policy::Random2, Policy::Hash, Policy::First] {
+        for policy in [
+            Policy::Adaptive,
+            Policy::RoundRobin,
+            Policy::Weighted,
+            Policy::LeastInFlight,
+            Policy::Random2,
+            Policy::Hash,
+            Policy::First,
+        ] {
             let pool = pool(&[100; 4], policy);
             open(&pool, 0);
             open(&pool, 1);
@@ -355,7 +461,10 @@ mod tests {
         }
         let alone = pool(&[100], Policy::Adaptive);
         open(&alone, 0);
-        assert!(alone.pick(&ask(&dice, &[])).unwrap().panic, "the only instance is always used");
+        assert!(
+            alone.pick(&ask(&dice, &[])).unwrap().panic,
+            "the only instance is always used"
+        );
     }
 
     #[test]

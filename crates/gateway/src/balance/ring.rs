@@ -18,10 +18,13 @@ impl Ring {
     pub fn new(members: impl Iterator<Item = (u128, u16)>) -> Self {
         let mut points: Vec<(u64, u16)> = Vec::new();
         for (index, (id, weight)) in members.enumerate() {
-            let Ok(index) = u16::try_from(index) else { break };
+            let Ok(index) = u16::try_from(index) else {
+                break;
+            };
             let count = (u32::from(weight) * POINTS / 100).clamp(1, MAX_POINTS);
             let seed = mix(id as u64 ^ mix((id >> 64) as u64));
-            points.extend((0..count).map(|n| (mix(seed.wrapping_add(mix(u64::from(n) + 1))), index)));
+            points
+                .extend((0..count).map(|n| (mix(seed.wrapping_add(mix(u64::from(n) + 1))), index)));
         }
         points.sort_unstable();
         Self(points.into())
@@ -31,7 +34,9 @@ impl Ring {
     pub fn find(&self, key: u64, mut accept: impl FnMut(u16) -> bool) -> Option<u16> {
         let start = self.0.partition_point(|(at, _)| *at < key);
         let around = self.0[start..].iter().chain(&self.0[..start]);
-        around.map(|(_, member)| *member).find(|member| accept(*member))
+        around
+            .map(|(_, member)| *member)
+            .find(|member| accept(*member))
     }
 }
 
@@ -47,20 +52,35 @@ mod tests {
     use super::*;
 
     fn owner(ring: &Ring, key: u64) -> u16 {
-        ring.find(mix(key), |_| true).expect("a ring with members has an owner")
+        ring.find(mix(key), |_| true)
+            .expect("a ring with members has an owner")
     }
 
     #[test]
     fn one_member_more_moves_few_keys() {
-        let ids = |n: u128| (0..n).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15_1234_5678_9abc_def1), 100_u16));
+        let ids = |n: u128| {
+            (0..n).map(|i| {
+                (
+                    i.wrapping_mul(0x9e37_79b9_7f4a_7c15_1234_5678_9abc_def1),
+                    100_u16,
+                )
+            })
+        };
         let (ten, eleven) = (Ring::new(ids(10)), Ring::new(ids(11)));
-        let moved = (0..10_000).filter(|k| owner(&ten, *k) != owner(&eleven, *k)).count();
+        let moved = (0..10_000)
+            .filter(|k| owner(&ten, *k) != owner(&eleven, *k))
+            .count();
         assert!((500..1_500).contains(&moved), "{moved}");
-        let to_old = (0..10_000).filter(|k| owner(&ten, *k) != owner(&eleven, *k) && owner(&eleven, *k) != 10).count();
+        let to_old = (0..10_000)
+            .filter(|k| owner(&ten, *k) != owner(&eleven, *k) && owner(&eleven, *k) != 10)
+            .count();
         assert_eq!(to_old, 0, "keys only move to the new member");
         let mut shares = [0; 10];
         (0..10_000).for_each(|k| shares[usize::from(owner(&ten, k))] += 1);
-        assert!(shares.iter().all(|n| (600..1_500).contains(n)), "{shares:?}");
+        assert!(
+            shares.iter().all(|n| (600..1_500).contains(n)),
+            "{shares:?}"
+        );
     }
 
     #[test]

@@ -10,7 +10,13 @@ use uuid::Uuid;
 use super::pool::Ask;
 use super::{Attempted, BreakerSettings, Dice, Load, Member, Policy, Pool};
 
-const SET: BreakerSettings = BreakerSettings { failures: 5, ratio: 0.5, min_requests: 20, window_ms: 10_000, open_ms: 30_000 };
+const SET: BreakerSettings = BreakerSettings {
+    failures: 5,
+    ratio: 0.5,
+    min_requests: 20,
+    window_ms: 10_000,
+    open_ms: 30_000,
+};
 const TIMEOUT_US: f32 = 30e6;
 
 /// How a simulated instance answers.
@@ -40,9 +46,16 @@ struct Outcome {
 
 impl World {
     fn new(kinds: &[Kind], policy: Policy, seed: u64) -> Self {
-        let members = (0..kinds.len())
-            .map(|i| Member { id: Uuid::from_u128(i as u128 + 1), weight: 100, load: Arc::new(Load::default()) });
-        Self { pool: Pool::new(members.collect(), policy, Arc::default()), kinds: kinds.to_vec(), dice: Dice::new(seed) }
+        let members = (0..kinds.len()).map(|i| Member {
+            id: Uuid::from_u128(i as u128 + 1),
+            weight: 100,
+            load: Arc::new(Load::default()),
+        });
+        Self {
+            pool: Pool::new(members.collect(), policy, Arc::default()),
+            kinds: kinds.to_vec(),
+            dice: Dice::new(seed),
+        }
     }
 
     /// Requests come every `gap_us`; each instance works on four at a time.
@@ -50,14 +63,27 @@ impl World {
         let n = self.kinds.len();
         let mut slots: Vec<[u64; 4]> = vec![[0; 4]; n];
         let mut ends: BinaryHeap<Reverse<(u64, u16, u64, bool)>> = BinaryHeap::new();
-        let mut out = Outcome { latencies: Vec::new(), shares: vec![0; n], late_shares: vec![0; n] };
+        let mut out = Outcome {
+            latencies: Vec::new(),
+            shares: vec![0; n],
+            late_shares: vec![0; n],
+        };
         for request in 0..requests {
             let now = from_us + request * gap_us;
             while ends.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-                let Some(Reverse((at, index, began, trial))) = ends.pop() else { break };
+                let Some(Reverse((at, index, began, trial))) = ends.pop() else {
+                    break;
+                };
                 self.end(at, index, at - began, trial, &mut out);
             }
-            let ask = Ask { now_ms: now / 1000, dice: &self.dice, hash: self.dice.u64(), tried: &[], slow_start_ms: 15_000, timeout_us: TIMEOUT_US };
+            let ask = Ask {
+                now_ms: now / 1000,
+                dice: &self.dice,
+                hash: self.dice.u64(),
+                tried: &[],
+                slow_start_ms: 15_000,
+                timeout_us: TIMEOUT_US,
+            };
             let choice = self.pool.pick(&ask).expect("somebody is always chosen");
             let index = usize::from(choice.index);
             self.pool.members()[index].load.begin();
@@ -87,10 +113,17 @@ impl World {
         let what = match self.kinds[index] {
             Kind::Works(_) => {
                 out.latencies.push(micros);
-                Attempted::Answered { micros: micros as f32 }
+                Attempted::Answered {
+                    micros: micros as f32,
+                }
             }
-            Kind::Errs(_) => Attempted::Erred { micros: micros as f32 },
-            Kind::Breaks(_) => Attempted::Failed { penalty: TIMEOUT_US, why: "reset" },
+            Kind::Errs(_) => Attempted::Erred {
+                micros: micros as f32,
+            },
+            Kind::Breaks(_) => Attempted::Failed {
+                penalty: TIMEOUT_US,
+                why: "reset",
+            },
         };
         load.tell(at_us / 1000, what, trial, &SET, self.dice.unit());
     }
@@ -104,12 +137,21 @@ impl Outcome {
 
 #[test]
 fn one_slow_instance_of_five_hardly_shows_with_adaptive_and_does_with_turns() {
-    let healthy = World::new(&[Kind::Works(2_000.0); 4], Policy::Adaptive, 1).run(1_000_000, 60_000, 500).p99();
+    let healthy = World::new(&[Kind::Works(2_000.0); 4], Policy::Adaptive, 1)
+        .run(1_000_000, 60_000, 500)
+        .p99();
     let mut kinds = [Kind::Works(2_000.0); 5];
     kinds[2] = Kind::Works(20_000.0);
-    let adaptive = World::new(&kinds, Policy::Adaptive, 2).run(1_000_000, 60_000, 500).p99();
-    let turns = World::new(&kinds, Policy::RoundRobin, 3).run(1_000_000, 60_000, 500).p99();
-    assert!(adaptive <= 1.5 * healthy, "adaptive {adaptive} healthy {healthy}");
+    let adaptive = World::new(&kinds, Policy::Adaptive, 2)
+        .run(1_000_000, 60_000, 500)
+        .p99();
+    let turns = World::new(&kinds, Policy::RoundRobin, 3)
+        .run(1_000_000, 60_000, 500)
+        .p99();
+    assert!(
+        adaptive <= 1.5 * healthy,
+        "adaptive {adaptive} healthy {healthy}"
+    );
     assert!(turns >= 8.0 * healthy, "turns {turns} healthy {healthy}");
 }
 
@@ -156,9 +198,17 @@ fn a_new_instance_without_samples_does_not_attract_everything() {
     }
     world.pool.members()[4].load.ramp(1_000);
     let out = world.run(1_000_000, 2_000, 500);
-    assert!(out.shares[4] < 200, "a new one gets less than its fifth at first: {:?}", out.shares);
+    assert!(
+        out.shares[4] < 200,
+        "a new one gets less than its fifth at first: {:?}",
+        out.shares
+    );
     let later = world.run(20_000_000, 20_000, 500);
-    assert!((3_000..5_500).contains(&later.shares[4]), "and its share after the slow start: {:?}", later.shares);
+    assert!(
+        (3_000..5_500).contains(&later.shares[4]),
+        "and its share after the slow start: {:?}",
+        later.shares
+    );
 }
 
 #[test]
@@ -167,7 +217,13 @@ fn long_streams_count_as_load_and_not_as_latency() {
     let streaming = &world.pool.members()[0].load;
     for _ in 0..50 {
         streaming.begin();
-        streaming.tell(1_000, Attempted::Answered { micros: 2_000.0 }, false, &SET, 0.5);
+        streaming.tell(
+            1_000,
+            Attempted::Answered { micros: 2_000.0 },
+            false,
+            &SET,
+            0.5,
+        );
     }
     world.pool.members()[1].load.seed(1_000, 2_000.0);
     let busy = world.run(1_000_000, 2_000, 1_000);
@@ -176,7 +232,11 @@ fn long_streams_count_as_load_and_not_as_latency() {
         streaming.end();
     }
     let free = world.run(10_000_000, 4_000, 1_000);
-    assert!(free.shares[0] > 1_000, "an hour-long stream leaves no trace: {:?}", free.shares);
+    assert!(
+        free.shares[0] > 1_000,
+        "an hour-long stream leaves no trace: {:?}",
+        free.shares
+    );
 }
 
 proptest! {

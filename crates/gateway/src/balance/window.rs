@@ -32,7 +32,11 @@ impl Window {
         let epoch = epoch(now_ms, window_ms);
         let slice = &self.slices[slot(epoch)];
         let _ = slice.fetch_update(Relaxed, Relaxed, |word| {
-            let (have, sums) = if word >> (2 * COUNT_BITS) == epoch { (epoch, unpack(word)) } else { (epoch, Sums::default()) };
+            let (have, sums) = if word >> (2 * COUNT_BITS) == epoch {
+                (epoch, unpack(word))
+            } else {
+                (epoch, Sums::default())
+            };
             let all = (sums.all + all).min(COUNT_MAX);
             let marked = (sums.marked + marked).min(COUNT_MAX);
             Some(have << (2 * COUNT_BITS) | all << COUNT_BITS | marked)
@@ -73,7 +77,10 @@ fn slot(epoch: u64) -> usize {
 }
 
 const fn unpack(word: u64) -> Sums {
-    Sums { all: (word >> COUNT_BITS) & COUNT_MAX, marked: word & COUNT_MAX }
+    Sums {
+        all: (word >> COUNT_BITS) & COUNT_MAX,
+        marked: word & COUNT_MAX,
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +109,12 @@ mod tests {
                 scope.spawn(|| (0..10_000).for_each(|i| window.count(500, 10_000, i % 4 == 0)));
             }
         });
-        assert_eq!(window.sums(500, 10_000), Sums { all: 40_000, marked: 10_000 });
+        assert_eq!(
+            window.sums(500, 10_000),
+            Sums {
+                all: 40_000,
+                marked: 10_000
+            }
+        );
     }
 }

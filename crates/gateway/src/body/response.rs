@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{BodyError, Boxed, Part, Piece, Pump, boxed, poll_foreign};
-use crate::upstream::{Link, Tunnel};
+use crate::upstream::{Link, Streamed, Tunnel};
 
 /// The body of an answer.
 pub struct RespBody(Origin);
@@ -18,6 +19,8 @@ pub(crate) enum Origin {
     /// Read from an instance's connection as it is polled; owns that connection and what is left of
     /// the request's body.
     Upstream(Box<Link>),
+    /// The same over HTTP/2.
+    Streamed(Box<Streamed>),
     Boxed(Boxed),
     /// As `Boxed`, with the pump that still feeds the service the request's body.
     Pumped(Boxed, Pump),
@@ -56,11 +59,25 @@ impl RespBody {
         matches!(self.0, Origin::Tunnel(_))
     }
 
+    /// Changes how long an instance may say nothing in the middle of this answer, once its kind is
+    /// known: event streams may be silent for longer than downloads. Other bodies have no limit.
+    pub fn set_between_bytes(&mut self, limit: Duration) {
+        match &mut self.0 {
+            Origin::Upstream(link) => link.set_between(limit),
+            Origin::Streamed(body) => body.set_between(limit),
+            Origin::Empty
+            | Origin::Full(_)
+            | Origin::Boxed(_)
+            | Origin::Pumped(..)
+            | Origin::Tunnel(_) => {}
+        }
+    }
+
     /// True when the source of the answer may still be reading the request's body.
     pub(crate) fn may_read_request(&self) -> bool {
         matches!(
             self.0,
-            Origin::Upstream(_) | Origin::Boxed(_) | Origin::Pumped(..)
+            Origin::Upstream(_) | Origin::Streamed(_) | Origin::Boxed(_) | Origin::Pumped(..)
         )
     }
 
@@ -89,6 +106,7 @@ impl RespBody {
                 }
                 part
             }
+            Origin::Streamed(body) => poll_foreign(Pin::new(&mut **body), cx),
             Origin::Boxed(body) => poll_foreign(body.as_mut(), cx),
             Origin::Pumped(body, pump) => {
                 let pumped = pump.as_mut().poll(cx).is_ready();
@@ -114,7 +132,11 @@ impl RespBody {
                     self.0 = Origin::Boxed(body);
                 }
             }
-            Origin::Empty | Origin::Full(_) | Origin::Boxed(_) | Origin::Tunnel(_) => {}
+            Origin::Empty
+            | Origin::Full(_)
+            | Origin::Streamed(_)
+            | Origin::Boxed(_)
+            | Origin::Tunnel(_) => {}
         }
     }
 
@@ -209,6 +231,7 @@ impl Body for RespBody {
             Origin::Empty | Origin::Tunnel(_) => true,
             Origin::Full(bytes) => bytes.is_empty(),
             Origin::Upstream(body) => body.is_end(),
+            Origin::Streamed(body) => body.is_end_stream(),
             Origin::Boxed(body) | Origin::Pumped(body, _) => body.is_end_stream(),
         }
     }
@@ -218,6 +241,7 @@ impl Body for RespBody {
             Origin::Empty | Origin::Tunnel(_) => SizeHint::with_exact(0),
             Origin::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Origin::Upstream(body) => body.size_hint(),
+            Origin::Streamed(body) => body.size_hint(),
             Origin::Boxed(body) | Origin::Pumped(body, _) => body.size_hint(),
         }
     }

@@ -55,6 +55,7 @@ mod pass;
 mod policy;
 mod purge;
 mod range;
+mod report;
 mod rule;
 mod shared;
 mod state_tier;

@@ -71,7 +71,12 @@ struct RollbackBody {
 /// Adds the routes.
 pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
     // The use-case asks for the right of the kind; here nobody without any right gets in.
-    let read = Access::AnyOf(Kind::ALL.into_iter().flat_map(|kind| [kind.read(), kind.write()]).collect());
+    let read = Access::AnyOf(
+        Kind::ALL
+            .into_iter()
+            .flat_map(|kind| [kind.read(), kind.write()])
+            .collect(),
+    );
     let write = Access::AnyOf(Kind::ALL.map(Kind::write).to_vec());
     all.add(read.clone(), routes!(list))
         .add(write.clone(), routes!(create))
@@ -93,11 +98,17 @@ async fn list(
     Query(page): Query<PageQuery>,
 ) -> ApiResult<Json<Page<ObjectBody>>> {
     let limit = page.limit()?;
-    let after = page.cursor.as_deref().map(Cursor::<String>::decode).transpose()?;
+    let after = page
+        .cursor
+        .as_deref()
+        .map(Cursor::<String>::decode)
+        .transpose()?;
     let after = after.as_ref().map(|cursor| cursor.0.as_str());
     let versions = api.ops.list(&cx, kind(&segment)?, after, limit + 1).await?;
     let items = versions.into_iter().map(ObjectBody::from).collect();
-    Ok(Json(Page::cut(items, limit, |item: &ObjectBody| item.name.clone())))
+    Ok(Json(Page::cut(items, limit, |item: &ObjectBody| {
+        item.name.clone()
+    })))
 }
 
 /// Creates an object; 409 when the name is taken.
@@ -122,7 +133,11 @@ async fn create(
         dry_run: query.dry_run,
     };
     let saved = api.ops.save(&cx, wish).await?;
-    let status = if query.dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if query.dry_run {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     Ok((status, answer(saved)).into_response())
 }
 
@@ -135,7 +150,10 @@ async fn get(
     Path((segment, name)): Path<(String, String)>,
 ) -> ApiResult<Response> {
     let version = api.ops.get(&cx, kind(&segment)?, &name).await?;
-    Ok(answer(Saved { version, conflicts: Vec::new() }))
+    Ok(answer(Saved {
+        version,
+        conflicts: Vec::new(),
+    }))
 }
 
 /// Creates or replaces an object; `If-Match` guards against a lost update.
@@ -151,7 +169,9 @@ async fn put(
 ) -> ApiResult<Response> {
     let kind = kind(&segment)?;
     if body.name.as_ref().is_some_and(|other| *other != name) {
-        return Err(crate::error::Error::field("name", "invalid", "is not the name in the path").into());
+        return Err(
+            crate::error::Error::field("name", "invalid", "is not the name in the path").into(),
+        );
     }
     let wish = Wish {
         kind,
@@ -174,7 +194,9 @@ async fn delete(
     Path((segment, name)): Path<(String, String)>,
     IfMatch(expected): IfMatch,
 ) -> ApiResult<StatusCode> {
-    api.ops.delete(&cx, kind(&segment)?, &name, expected).await?;
+    api.ops
+        .delete(&cx, kind(&segment)?, &name, expected)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -188,10 +210,20 @@ async fn versions(
     Query(page): Query<PageQuery>,
 ) -> ApiResult<Json<Page<ObjectBody>>> {
     let limit = page.limit()?;
-    let before = page.cursor.as_deref().map(Cursor::<i64>::decode).transpose()?.map(|cursor| cursor.0);
-    let versions = api.ops.versions(&cx, kind(&segment)?, &name, before, limit + 1).await?;
+    let before = page
+        .cursor
+        .as_deref()
+        .map(Cursor::<i64>::decode)
+        .transpose()?
+        .map(|cursor| cursor.0);
+    let versions = api
+        .ops
+        .versions(&cx, kind(&segment)?, &name, before, limit + 1)
+        .await?;
     let items = versions.into_iter().map(ObjectBody::from).collect();
-    Ok(Json(Page::cut(items, limit, |item: &ObjectBody| item.version)))
+    Ok(Json(Page::cut(items, limit, |item: &ObjectBody| {
+        item.version
+    })))
 }
 
 /// Makes an earlier version the newest again.
@@ -203,8 +235,14 @@ async fn rollback(
     Path((segment, name)): Path<(String, String)>,
     Json(body): Json<RollbackBody>,
 ) -> ApiResult<Response> {
-    let version = api.ops.rollback(&cx, kind(&segment)?, &name, body.to, body.message).await?;
-    Ok(answer(Saved { version, conflicts: Vec::new() }))
+    let version = api
+        .ops
+        .rollback(&cx, kind(&segment)?, &name, body.to, body.message)
+        .await?;
+    Ok(answer(Saved {
+        version,
+        conflicts: Vec::new(),
+    }))
 }
 
 fn kind(segment: &str) -> Result<Kind, Problem> {
@@ -215,7 +253,10 @@ fn kind(segment: &str) -> Result<Kind, Problem> {
 
 fn answer(saved: Saved) -> Response {
     let tag = etag(saved.version.version);
-    let body = ObjectBody { conflicts: saved.conflicts, ..ObjectBody::from(saved.version) };
+    let body = ObjectBody {
+        conflicts: saved.conflicts,
+        ..ObjectBody::from(saved.version)
+    };
     ([(header::ETAG, tag)], Json(body)).into_response()
 }
 

@@ -59,18 +59,35 @@ impl Expected {
     }
 
     /// The principal that checked claims describe.
-    pub(super) fn principal(&self, claims: &Map<String, Value>, expires_s: i64) -> Result<Verified, Denied> {
+    pub(super) fn principal(
+        &self,
+        claims: &Map<String, Value>,
+        expires_s: i64,
+    ) -> Result<Verified, Denied> {
         let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("");
-        if subject.is_empty() || subject.len() > 255 || !subject.bytes().all(|b| b.is_ascii_graphic()) {
+        if subject.is_empty()
+            || subject.len() > 255
+            || !subject.bytes().all(|b| b.is_ascii_graphic())
+        {
             return Err(Denied("subject"));
         }
         let (tenant, tenant_name) = tenant(find(claims, &self.tenant_claim))?;
         let mut roles = words(find(claims, &self.roles_claim));
         roles.retain(|r| !BUILT_IN_ROLES.contains(&r.as_str()));
         let scopes = words(claims.get("scope").or_else(|| claims.get("scp")));
-        let permissions: Vec<Permission> = scopes.iter().filter_map(|s| foreign_permission(s)).collect();
-        let session = claims.get("sid").and_then(Value::as_str).filter(|s| s.len() <= 255 && s.bytes().all(|b| b.is_ascii_graphic()));
-        let aal = claims.get("aal").and_then(Value::as_u64).unwrap_or(1).min(3);
+        let permissions: Vec<Permission> = scopes
+            .iter()
+            .filter_map(|s| foreign_permission(s))
+            .collect();
+        let session = claims
+            .get("sid")
+            .and_then(Value::as_str)
+            .filter(|s| s.len() <= 255 && s.bytes().all(|b| b.is_ascii_graphic()));
+        let aal = claims
+            .get("aal")
+            .and_then(Value::as_u64)
+            .unwrap_or(1)
+            .min(3);
         let principal = Principal {
             roles: roles.into(),
             scopes: scopes.into(),
@@ -80,7 +97,12 @@ impl Expected {
             ..Principal::new(PrincipalKind::User, subject, tenant)
         };
         let claims = further(claims);
-        Ok(Verified { principal: Arc::new(principal), tenant_name, claims, expires_s })
+        Ok(Verified {
+            principal: Arc::new(principal),
+            tenant_name,
+            claims,
+            expires_s,
+        })
     }
 }
 
@@ -113,7 +135,8 @@ fn tenant(claim: Option<&Value>) -> Result<(Uuid, Option<Box<str>>), Denied> {
         Some(Value::String(text)) => text,
         Some(_) => return Err(Denied("tenant")),
     };
-    let good = (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',');
+    let good =
+        (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b',');
     if !good {
         return Err(Denied("tenant"));
     }
@@ -125,20 +148,33 @@ fn tenant(claim: Option<&Value>) -> Result<(Uuid, Option<Box<str>>), Denied> {
             let digest = Sha256::digest([b"portico/tenant/", text.as_bytes()].concat());
             let mut bytes = [0; 16];
             bytes.copy_from_slice(&digest[..16]);
-            return Ok((uuid::Builder::from_custom_bytes(bytes).into_uuid(), Some(text.as_str().into())));
+            return Ok((
+                uuid::Builder::from_custom_bytes(bytes).into_uuid(),
+                Some(text.as_str().into()),
+            ));
         }
     };
-    if tenant == id::TENANT_SYSTEM { Err(Denied("tenant")) } else { Ok((tenant, None)) }
+    if tenant == id::TENANT_SYSTEM {
+        Err(Denied("tenant"))
+    } else {
+        Ok((tenant, None))
+    }
 }
 
 /// A list of words, or one text with spaces; sorted, without those that cannot stand in a header.
 fn words(claim: Option<&Value>) -> Vec<String> {
     let mut words: Vec<String> = match claim {
         Some(Value::String(text)) => text.split_ascii_whitespace().map(str::to_owned).collect(),
-        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     };
-    words.retain(|w| (1..=100).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_graphic() && b != b','));
+    words.retain(|w| {
+        (1..=100).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+    });
     words.sort_unstable();
     words.dedup();
     words.truncate(MOST_ROLES);
@@ -155,7 +191,9 @@ fn foreign_permission(scope: &str) -> Option<Permission> {
 /// Short top-level claims beside the registered ones.
 fn further(claims: &Map<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
     const KNOWN: [&str; 7] = ["iss", "aud", "exp", "nbf", "iat", "jti", "scope"];
-    let short = claims.iter().filter(|(name, _)| name.len() <= 64 && !KNOWN.contains(&name.as_str()));
+    let short = claims
+        .iter()
+        .filter(|(name, _)| name.len() <= 64 && !KNOWN.contains(&name.as_str()));
     let texts = short.filter_map(|(name, value)| {
         let text = match value {
             Value::String(text) => text.clone(),

@@ -33,7 +33,10 @@ enum Material {
     Ed25519(Vec<u8>),
     /// Uncompressed point.
     Ec(Vec<u8>),
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
 }
 
 /// Why a document is no set of keys.
@@ -54,12 +57,19 @@ impl KeySet {
     /// When it is no such document, or none of its keys can be used.
     pub fn parse(document: &[u8]) -> Result<Self, BadKeys> {
         let document: Value = serde_json::from_slice(document).map_err(|_| BadKeys::Form)?;
-        let list = document.get("keys").and_then(Value::as_array).ok_or(BadKeys::Form)?;
+        let list = document
+            .get("keys")
+            .and_then(Value::as_array)
+            .ok_or(BadKeys::Form)?;
         if list.len() > MOST {
             return Err(BadKeys::TooMany);
         }
         let keys: HashMap<String, PublicKey> = list.iter().filter_map(read).collect();
-        if keys.is_empty() { Err(BadKeys::Empty) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            Err(BadKeys::Empty)
+        } else {
+            Ok(Self { keys })
+        }
     }
 
     /// The key that a token names; the only key when it names none.
@@ -92,7 +102,11 @@ fn read(jwk: &Value) -> Option<(String, PublicKey)> {
     let (alg, material, canonical) = match (text("kty")?, text("crv")) {
         ("OKP", Some("Ed25519")) => {
             let x = bytes("x").filter(|x| x.len() == 32)?;
-            ("EdDSA", Material::Ed25519(x), format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, text("x")?))
+            (
+                "EdDSA",
+                Material::Ed25519(x),
+                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, text("x")?),
+            )
         }
         ("EC", Some(curve)) => {
             let (alg, size) = match curve {
@@ -101,8 +115,15 @@ fn read(jwk: &Value) -> Option<(String, PublicKey)> {
                 "P-521" => ("ES512", 66),
                 _ => return None,
             };
-            let (x, y) = (bytes("x").filter(|x| x.len() == size)?, bytes("y").filter(|y| y.len() == size)?);
-            let canonical = format!(r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#, text("x")?, text("y")?);
+            let (x, y) = (
+                bytes("x").filter(|x| x.len() == size)?,
+                bytes("y").filter(|y| y.len() == size)?,
+            );
+            let canonical = format!(
+                r#"{{"crv":"{curve}","kty":"EC","x":"{}","y":"{}"}}"#,
+                text("x")?,
+                text("y")?
+            );
             (alg, Material::Ec([&[4], &*x, &*y].concat()), canonical)
         }
         ("RSA", _) => {
@@ -115,8 +136,19 @@ fn read(jwk: &Value) -> Option<(String, PublicKey)> {
                 Some("PS512") => "PS512",
                 Some(_) => return None,
             };
-            let (n, e) = (bytes("n").filter(|n| n.len() >= 256)?, bytes("e").filter(|e| e.len() <= 8)?);
-            (alg, Material::Rsa { n, e }, format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, text("e")?, text("n")?))
+            let (n, e) = (
+                bytes("n").filter(|n| n.len() >= 256)?,
+                bytes("e").filter(|e| e.len() <= 8)?,
+            );
+            (
+                alg,
+                Material::Rsa { n, e },
+                format!(
+                    r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#,
+                    text("e")?,
+                    text("n")?
+                ),
+            )
         }
         // Symmetric keys too: whoever verifies with one can also sign.
         _ => return None,
@@ -125,14 +157,19 @@ fn read(jwk: &Value) -> Option<(String, PublicKey)> {
         return None;
     }
     // RFC 7638: a key without an id is known by its thumbprint.
-    let kid = text("kid").map_or_else(|| URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)), str::to_owned);
+    let kid = text("kid").map_or_else(
+        || URL_SAFE_NO_PAD.encode(Sha256::digest(canonical)),
+        str::to_owned,
+    );
     (kid.len() <= 200).then_some((kid, PublicKey { alg, material }))
 }
 
 impl PublicKey {
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Denied> {
         let verified = match &self.material {
-            Material::Ed25519(key) => UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature),
+            Material::Ed25519(key) => {
+                UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature)
+            }
             Material::Ec(point) => {
                 let algorithm: &EcdsaVerificationAlgorithm = match self.alg {
                     "ES256" => &signature::ECDSA_P256_SHA256_FIXED,

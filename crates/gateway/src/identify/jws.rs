@@ -25,13 +25,20 @@ pub(super) struct Parts<'t> {
 /// Takes a compact serialisation apart.
 pub(super) fn split(token: &str) -> Result<Parts<'_>, Denied> {
     let mut parts = token.split('.');
-    let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(header), Some(payload), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Denied("not_three_parts"));
     };
     let signed = &token.as_bytes()[..header.len() + 1 + payload.len()];
     // The engine refuses padding, white space, foreign letters and trailing bits that are not zero.
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Denied("base64"));
-    Ok(Parts { header: object(&decode(header)?)?, payload: decode(payload)?, signature: decode(signature)?, signed })
+    Ok(Parts {
+        header: object(&decode(header)?)?,
+        payload: decode(payload)?,
+        signature: decode(signature)?,
+        signed,
+    })
 }
 
 /// Reads one JSON object and nothing behind it.
@@ -58,7 +65,10 @@ struct Seed(u8);
 
 impl Seed {
     fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom("too deep"))
+        self.0
+            .checked_sub(1)
+            .map(Self)
+            .ok_or_else(|| E::custom("too deep"))
     }
 }
 

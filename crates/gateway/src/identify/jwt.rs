@@ -30,7 +30,12 @@ pub struct JwtVerifier {
 impl JwtVerifier {
     #[must_use]
     pub fn new(expected: Expected, keys: KeySet) -> Self {
-        Self { expected, keys: ArcSwap::from_pointee(keys), epoch: AtomicU64::new(1), missed: Arc::default() }
+        Self {
+            expected,
+            keys: ArcSwap::from_pointee(keys),
+            epoch: AtomicU64::new(1),
+            missed: Arc::default(),
+        }
     }
 
     /// Takes new keys; tokens of keys that are gone are refused from now on.

@@ -1,7 +1,7 @@
 //! Who is behind a request: opaque tokens by their prefix, JWTs by their issuer's keys, remembered per worker (GW-21).
 
 mod claims;
-mod jwks;
+pub mod jwks;
 mod jws;
 pub mod jwt;
 mod remember;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, header};
 use portico_base::{Principal, PrincipalKind};
 use portico_contract::credentials::Credentials;
+
+pub use jwks::KeySet;
 
 use crate::pipeline::signature::Wire;
 use crate::serve::StreamKeys;
@@ -44,13 +46,30 @@ impl Identity {
         let tenant_name = verified.as_ref().and_then(|v| v.tenant_name.as_deref());
         let wire = Wire::of(&principal, tenant_name);
         let keys = principal.is_authenticated().then(|| {
-            let mut keys: Vec<Box<str>> =
-                vec![format!("user:{}", principal.subject).into(), format!("tenant:{}", principal.tenant).into()];
-            keys.extend(principal.session.iter().map(|s| format!("session:{s}").into()));
+            let mut keys: Vec<Box<str>> = vec![
+                format!("user:{}", principal.subject).into(),
+                format!("tenant:{}", principal.tenant).into(),
+            ];
+            keys.extend(
+                principal
+                    .session
+                    .iter()
+                    .map(|s| format!("session:{s}").into()),
+            );
             StreamKeys::from(keys)
         });
-        let claims = verified.as_ref().map(|v| v.claims.clone()).unwrap_or_default();
-        Self { tenant_text: principal.tenant.to_string().into(), wire, keys, claims, verified, principal }
+        let claims = verified
+            .as_ref()
+            .map(|v| v.claims.clone())
+            .unwrap_or_default();
+        Self {
+            tenant_text: principal.tenant.to_string().into(),
+            wire,
+            keys,
+            claims,
+            verified,
+            principal,
+        }
     }
 }
 
@@ -123,14 +142,24 @@ impl Identifier {
     ///
     /// # Errors
     /// When a credential is there and not good.
-    pub fn identify(&self, headers: &HeaderMap, direct_loopback: bool, now_s: i64) -> Result<Rc<Identity>, BadCredential> {
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        direct_loopback: bool,
+        now_s: i64,
+    ) -> Result<Rc<Identity>, BadCredential> {
         match presented(headers)? {
             None => Ok(self.anonymous()),
             Some(token) => self.token(token, direct_loopback, now_s),
         }
     }
 
-    fn token(&self, token: &str, direct_loopback: bool, now_s: i64) -> Result<Rc<Identity>, BadCredential> {
+    fn token(
+        &self,
+        token: &str,
+        direct_loopback: bool,
+        now_s: i64,
+    ) -> Result<Rc<Identity>, BadCredential> {
         if token.len() > MAX_TOKEN {
             return Err(BadCredential("too_long"));
         }
@@ -145,7 +174,9 @@ impl Identifier {
             return Ok(self.remembered.opaque(token, principal));
         }
         let verifier = self.verifier.as_ref().ok_or(BadCredential("unknown"))?;
-        self.remembered.signed(token, &**verifier, now_s).map_err(|denied| BadCredential(denied.0))
+        self.remembered
+            .signed(token, &**verifier, now_s)
+            .map_err(|denied| BadCredential(denied.0))
     }
 }
 
@@ -154,8 +185,15 @@ fn presented(headers: &HeaderMap) -> Result<Option<&str>, BadCredential> {
     let mut lines = headers.get_all(header::AUTHORIZATION).iter();
     let Some(line) = lines.next() else {
         let mut keys = headers.get_all(API_KEY).iter();
-        let key = keys.next().map(|k| k.to_str().map_err(|_| BadCredential("malformed"))).transpose()?;
-        return if keys.next().is_some() { Err(BadCredential("several")) } else { Ok(key) };
+        let key = keys
+            .next()
+            .map(|k| k.to_str().map_err(|_| BadCredential("malformed")))
+            .transpose()?;
+        return if keys.next().is_some() {
+            Err(BadCredential("several"))
+        } else {
+            Ok(key)
+        };
     };
     if lines.next().is_some() {
         return Err(BadCredential("several"));

@@ -31,7 +31,8 @@ impl Remembered {
     pub(super) fn opaque(&self, token: &str, principal: Arc<Principal>) -> Rc<Identity> {
         let key = key(token);
         if let Some(entry) = self.known.borrow().get(&key)
-            && (Arc::ptr_eq(&entry.identity.principal, &principal) || *entry.identity.principal == *principal)
+            && (Arc::ptr_eq(&entry.identity.principal, &principal)
+                || *entry.identity.principal == *principal)
         {
             return Rc::clone(&entry.identity);
         }
@@ -41,7 +42,12 @@ impl Remembered {
     }
 
     /// The identity behind a signed token, verified now or before.
-    pub(super) fn signed(&self, token: &str, verifier: &dyn TokenVerifier, now_s: i64) -> Result<Rc<Identity>, Denied> {
+    pub(super) fn signed(
+        &self,
+        token: &str,
+        verifier: &dyn TokenVerifier,
+        now_s: i64,
+    ) -> Result<Rc<Identity>, Denied> {
         let epoch = verifier.epoch();
         if self.epoch.replace(epoch) != epoch {
             self.known.borrow_mut().clear();
@@ -63,7 +69,10 @@ impl Remembered {
             return Err(Denied("revoked"));
         }
         let expires_s = verified.expires_s;
-        let identity = Rc::new(Identity::new(Arc::clone(&verified.principal), Some(verified)));
+        let identity = Rc::new(Identity::new(
+            Arc::clone(&verified.principal),
+            Some(verified),
+        ));
         self.put(key, &identity, expires_s, now_s);
         Ok(identity)
     }
@@ -81,7 +90,13 @@ impl Remembered {
                 keep
             });
         }
-        known.insert(key, Entry { identity: Rc::clone(identity), expires_s });
+        known.insert(
+            key,
+            Entry {
+                identity: Rc::clone(identity),
+                expires_s,
+            },
+        );
     }
 
     #[cfg(test)]

@@ -47,11 +47,15 @@ pub enum KeysUnavailable {
 /// # Errors
 /// When it cannot be read or holds no keys.
 pub fn read_file(path: &Path) -> Result<KeySet, KeysUnavailable> {
-    let size = std::fs::metadata(path).map_err(KeysUnavailable::File)?.len();
+    let size = std::fs::metadata(path)
+        .map_err(KeysUnavailable::File)?
+        .len();
     if size > MAX_BYTES as u64 {
         return Err(KeysUnavailable::TooLarge);
     }
-    Ok(KeySet::parse(&std::fs::read(path).map_err(KeysUnavailable::File)?)?)
+    Ok(KeySet::parse(
+        &std::fs::read(path).map_err(KeysUnavailable::File)?,
+    )?)
 }
 
 /// Keeps a verifier's keys fresh until told to stop. What is known stays in use while the source is away.
@@ -68,7 +72,10 @@ pub async fn follow(source: KeySource, verifier: Arc<JwtVerifier>, stop: Cancell
 async fn follow_file(path: &Path, verifier: &JwtVerifier) {
     let mut seen: Option<(SystemTime, u64)> = None;
     loop {
-        let now = tokio::fs::metadata(path).await.ok().and_then(|m| Some((m.modified().ok()?, m.len())));
+        let now = tokio::fs::metadata(path)
+            .await
+            .ok()
+            .and_then(|m| Some((m.modified().ok()?, m.len())));
         if now.is_some() && now != seen {
             let read = read_file(path);
             take(read, verifier);
@@ -79,7 +86,10 @@ async fn follow_file(path: &Path, verifier: &JwtVerifier) {
 }
 
 async fn follow_url(url: &Url, verifier: &JwtVerifier) {
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(URL_TIMEOUT).build();
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(URL_TIMEOUT)
+        .build();
     let client = match client {
         Ok(client) => client,
         Err(error) => {
@@ -106,7 +116,11 @@ pub async fn fetch(client: &reqwest::Client, url: &Url) -> Result<KeySet, KeysUn
     if !is_allowed(url) {
         return Err(KeysUnavailable::NotAllowed);
     }
-    let answer = client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status);
+    let answer = client
+        .get(url.clone())
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status);
     let mut answer = answer.map_err(KeysUnavailable::Fetch)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(KeysUnavailable::Fetch)? {

@@ -45,14 +45,21 @@ impl Concurrent {
                 let taken = self.0[slot].fetch_update(Relaxed, Relaxed, |word| {
                     let (have, count) = (word >> 32, word & u64::from(u32::MAX));
                     full = count > 0 && have == mark && count >= u64::from(most);
-                    let fits = if free { count == 0 } else { count > 0 && have == mark };
+                    let fits = if free {
+                        count == 0
+                    } else {
+                        count > 0 && have == mark
+                    };
                     (fits && !full).then_some(mark << 32 | (count + 1))
                 });
                 if full {
                     return Err(Full);
                 }
                 if taken.is_ok() {
-                    return Ok(Some(Seat { table: Arc::clone(self), slot }));
+                    return Ok(Some(Seat {
+                        table: Arc::clone(self),
+                        slot,
+                    }));
                 }
             }
         }
@@ -77,11 +84,19 @@ mod tests {
         let first = table.sit(a, 2).unwrap();
         let second = table.sit(a, 2).unwrap();
         assert_eq!(table.sit(a, 2).err(), Some(Full));
-        assert!(table.sit(b, 2).unwrap().is_some(), "another key in the same slot");
+        assert!(
+            table.sit(b, 2).unwrap().is_some(),
+            "another key in the same slot"
+        );
         drop(first);
         assert!(table.sit(a, 2).is_ok());
         drop(second);
-        assert!(table.0.iter().all(|slot| slot.load(Relaxed) & u64::from(u32::MAX) == 0));
+        assert!(
+            table
+                .0
+                .iter()
+                .all(|slot| slot.load(Relaxed) & u64::from(u32::MAX) == 0)
+        );
     }
 
     #[test]

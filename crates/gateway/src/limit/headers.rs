@@ -12,7 +12,10 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Puts a limit's state into an answer.
 pub fn write(headers: &mut HeaderMap, tightest: &Tightest) {
-    let state = format!("\"{}\";r={};t={}", tightest.name, tightest.remaining, tightest.reset_s);
+    let state = format!(
+        "\"{}\";r={};t={}",
+        tightest.name, tightest.remaining, tightest.reset_s
+    );
     if let Ok(state) = HeaderValue::try_from(state) {
         headers.insert(RATELIMIT, state);
     }
@@ -25,7 +28,10 @@ pub fn write(headers: &mut HeaderMap, tightest: &Tightest) {
 /// The same for a refusal.
 pub fn write_refused(headers: &mut HeaderMap, refused: &Refused) {
     write(headers, &refused.tightest);
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(refused.retry_after_s));
+    headers.insert(
+        header::RETRY_AFTER,
+        HeaderValue::from(refused.retry_after_s),
+    );
 }
 
 #[cfg(test)]
@@ -34,13 +40,32 @@ mod tests {
 
     #[test]
     fn all_forms_agree() {
-        let tightest = Tightest { policy: HeaderValue::from_static("\"a\";q=5;w=1"), name: "a".into(), limit: 5, remaining: 0, reset_s: 2 };
+        let tightest = Tightest {
+            policy: HeaderValue::from_static("\"a\";q=5;w=1"),
+            name: "a".into(),
+            limit: 5,
+            remaining: 0,
+            reset_s: 2,
+        };
         let mut headers = HeaderMap::new();
-        write_refused(&mut headers, &Refused { tightest, retry_after_s: 1, dimension: "user" });
+        write_refused(
+            &mut headers,
+            &Refused {
+                tightest,
+                retry_after_s: 1,
+                dimension: "user",
+            },
+        );
         let got = |name: &str| headers[name].to_str().unwrap().to_owned();
         assert_eq!(got("ratelimit"), "\"a\";r=0;t=2");
         assert_eq!(
-            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"].map(got),
+            [
+                "x-ratelimit-limit",
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset",
+                "retry-after"
+            ]
+            .map(got),
             ["5", "0", "2", "1"]
         );
     }

@@ -63,19 +63,31 @@ impl Limited {
     #[must_use]
     pub fn compile(name: &Arc<str>, doc: &LimitDoc) -> Self {
         let rate = doc.per_s.map(|per_s| rate(per_s, doc.burst));
-        Self { concurrent: doc.concurrent, ..Self::new(name, doc.by.clone(), rate, doc.shared) }
+        Self {
+            concurrent: doc.concurrent,
+            ..Self::new(name, doc.by.clone(), rate, doc.shared)
+        }
     }
 
     /// A limit of the settings or of an endpoint; nothing for a rate of 0.
     #[must_use]
-    pub fn per_second(name: &str, by: Dimension, per_s: f64, burst: Option<u32>, shared: bool) -> Option<Self> {
+    pub fn per_second(
+        name: &str,
+        by: Dimension,
+        per_s: f64,
+        burst: Option<u32>,
+        shared: bool,
+    ) -> Option<Self> {
         (per_s > 0.0).then(|| Self::new(&Arc::from(name), by, Some(rate(per_s, burst)), shared))
     }
 
     /// Only so many at the same time; nothing for 0.
     #[must_use]
     pub fn at_once(name: &str, by: Dimension, most: u32) -> Option<Self> {
-        (most > 0).then(|| Self { concurrent: Some(most), ..Self::new(&Arc::from(name), by, None, false) })
+        (most > 0).then(|| Self {
+            concurrent: Some(most),
+            ..Self::new(&Arc::from(name), by, None, false)
+        })
     }
 
     fn new(name: &Arc<str>, by: Dimension, rate: Option<Limit>, shared: bool) -> Self {
@@ -88,7 +100,15 @@ impl Limited {
             |r| format!("\"{name}\";q={};w={}", r.burst, window_s(r)),
         );
         let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("\"limit\""));
-        Self { name: Arc::clone(name), by, header, rate, concurrent: None, shared, policy }
+        Self {
+            name: Arc::clone(name),
+            by,
+            header,
+            rate,
+            concurrent: None,
+            shared,
+            policy,
+        }
     }
 
     /// The number that stands for the caller under this limit; nothing when it does not concern it.
@@ -102,7 +122,9 @@ impl Limited {
                 &network
             }
             Dimension::User if principal.is_authenticated() => principal.subject.as_bytes(),
-            Dimension::ApiKey if principal.kind == PrincipalKind::ApiKey => principal.subject.as_bytes(),
+            Dimension::ApiKey if principal.kind == PrincipalKind::ApiKey => {
+                principal.subject.as_bytes()
+            }
             Dimension::Tenant if principal.is_authenticated() => principal.tenant.as_bytes(),
             Dimension::User | Dimension::ApiKey | Dimension::Tenant => return None,
             Dimension::Service => subject.service.as_bytes(),
@@ -121,9 +143,20 @@ impl Limited {
     ///
     /// # Errors
     /// When nothing is left.
-    pub fn take(&self, limiter: &Limiter, key: u64, now_ns: u64) -> Result<Option<Tightest>, Refused> {
-        let Some(rate) = self.rate else { return Ok(None) };
-        let decision = if self.shared { limiter.check(key, rate, now_ns) } else { limiter.check_local(key, rate, now_ns) };
+    pub fn take(
+        &self,
+        limiter: &Limiter,
+        key: u64,
+        now_ns: u64,
+    ) -> Result<Option<Tightest>, Refused> {
+        let Some(rate) = self.rate else {
+            return Ok(None);
+        };
+        let decision = if self.shared {
+            limiter.check(key, rate, now_ns)
+        } else {
+            limiter.check_local(key, rate, now_ns)
+        };
         let tightest = self.tightest(rate, &decision);
         match decision.retry_after_s() {
             Some(retry_after_s) if !decision.allowed => Err(self.refused(tightest, retry_after_s)),
@@ -137,20 +170,39 @@ impl Limited {
     /// # Errors
     /// When all are taken.
     pub fn sit(&self, table: &Arc<Concurrent>, key: u64) -> Result<Option<Seat>, Refused> {
-        let Some(most) = self.concurrent else { return Ok(None) };
+        let Some(most) = self.concurrent else {
+            return Ok(None);
+        };
         table.sit(key, most).map_err(|_| {
-            let tightest = Tightest { policy: self.policy.clone(), name: Arc::clone(&self.name), limit: most, remaining: 0, reset_s: 1 };
+            let tightest = Tightest {
+                policy: self.policy.clone(),
+                name: Arc::clone(&self.name),
+                limit: most,
+                remaining: 0,
+                reset_s: 1,
+            };
             self.refused(tightest, 1)
         })
     }
 
     fn tightest(&self, rate: Limit, decision: &Decision) -> Tightest {
-        let reset_s = u32::try_from(decision.reset_after_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
-        Tightest { policy: self.policy.clone(), name: Arc::clone(&self.name), limit: rate.burst, remaining: decision.remaining, reset_s }
+        let reset_s =
+            u32::try_from(decision.reset_after_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
+        Tightest {
+            policy: self.policy.clone(),
+            name: Arc::clone(&self.name),
+            limit: rate.burst,
+            remaining: decision.remaining,
+            reset_s,
+        }
     }
 
     fn refused(&self, tightest: Tightest, retry_after_s: u32) -> Refused {
-        Refused { tightest, retry_after_s, dimension: self.by.as_str() }
+        Refused {
+            tightest,
+            retry_after_s,
+            dimension: self.by.as_str(),
+        }
     }
 }
 
@@ -209,28 +261,56 @@ mod tests {
         let user = Principal::new(PrincipalKind::User, "u", TENANT_DEFAULT);
         let claims = [("plan".into(), "free".into())];
         let base = Subject {
-            address: [10, 0, 0, 1].into(), principal: &anonymous, service: "s", route: "r", endpoint: "GET /x", headers: &headers, claims: &claims,
+            address: [10, 0, 0, 1].into(),
+            principal: &anonymous,
+            service: "s",
+            route: "r",
+            endpoint: "GET /x",
+            headers: &headers,
+            claims: &claims,
         };
         let limit = |by| Limited::per_second("l", by, 1.0, None, false).expect("a rate");
         assert_eq!(key(&limit(Dimension::User), &base), None, "nobody is known");
         assert_eq!(key(&limit(Dimension::Header("x-a".into())), &base), None);
         assert!(key(&limit(Dimension::Claim("plan".into())), &base).is_some());
-        let known = Subject { principal: &user, ..base };
-        assert!(key(&limit(Dimension::User), &known).is_some() && key(&limit(Dimension::ApiKey), &known).is_none());
-        let v6 = |text: &str| Subject { address: text.parse().expect("an address"), ..base };
+        let known = Subject {
+            principal: &user,
+            ..base
+        };
+        assert!(
+            key(&limit(Dimension::User), &known).is_some()
+                && key(&limit(Dimension::ApiKey), &known).is_none()
+        );
+        let v6 = |text: &str| Subject {
+            address: text.parse().expect("an address"),
+            ..base
+        };
         let address = limit(Dimension::Address);
-        assert_eq!(key(&address, &v6("2001:db8::1")), key(&address, &v6("2001:db8::ffff:2")));
-        assert_ne!(key(&address, &v6("2001:db8::1")), key(&address, &v6("2001:db8:0:1::1")));
+        assert_eq!(
+            key(&address, &v6("2001:db8::1")),
+            key(&address, &v6("2001:db8::ffff:2"))
+        );
+        assert_ne!(
+            key(&address, &v6("2001:db8::1")),
+            key(&address, &v6("2001:db8:0:1::1"))
+        );
         assert_eq!(key(&address, &v6("::ffff:10.0.0.1")), key(&address, &base));
         assert!(Limited::per_second("l", Dimension::User, 0.0, None, false).is_none());
     }
 
     #[test]
     fn policies_and_the_tightest_are_said() {
-        let limited = Limited::per_second("api", Dimension::Address, 2.0, Some(10), false).expect("a rate");
+        let limited =
+            Limited::per_second("api", Dimension::Address, 2.0, Some(10), false).expect("a rate");
         assert_eq!(limited.policy, "\"api\";q=10;w=5");
         let t = |remaining, limit| {
-            Some(Tightest { policy: HeaderValue::from_static("x"), name: "x".into(), limit, remaining, reset_s: 1 })
+            Some(Tightest {
+                policy: HeaderValue::from_static("x"),
+                name: "x".into(),
+                limit,
+                remaining,
+                reset_s: 1,
+            })
         };
         assert_eq!(tighter(t(5, 10), t(2, 100)).map(|t| t.limit), Some(100));
         assert_eq!(tighter(None, t(1, 1)).map(|t| t.limit), Some(1));

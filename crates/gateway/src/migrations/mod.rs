@@ -1,6 +1,8 @@
 //! The gateway's tables, one step after the other.
 
-use portico_db::schema::{big_integer, boolean, index, json_null, one_of, table, text, timestamp, uuid};
+use portico_db::schema::{
+    big_integer, boolean, index, json_null, one_of, table, text, timestamp, uuid,
+};
 use portico_db::{Migrations, Step};
 
 use crate::objects::Kind;
@@ -30,11 +32,21 @@ fn objects() -> Step {
                 .col(boolean("active"))
                 .take()
                 .into(),
-            index("ux_gateway_objects", "gateway_objects", ["kind", "scope", "name", "version"])
-                .unique()
-                .take()
-                .into(),
-            index("ix_gateway_objects_active", "gateway_objects", ["active", "kind"]).take().into(),
+            index(
+                "ux_gateway_objects",
+                "gateway_objects",
+                ["kind", "scope", "name", "version"],
+            )
+            .unique()
+            .take()
+            .into(),
+            index(
+                "ix_gateway_objects_active",
+                "gateway_objects",
+                ["active", "kind"],
+            )
+            .take()
+            .into(),
         ],
     )
 }

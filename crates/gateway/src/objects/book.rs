@@ -68,7 +68,10 @@ impl Book {
         let mut version = self.0.reading.lock().await;
         let rows = store::active(self.0.db.reader()).await?;
         *version += 1;
-        let mut objects = Objects { version: *version, ..Objects::default() };
+        let mut objects = Objects {
+            version: *version,
+            ..Objects::default()
+        };
         for row in &rows {
             row.kind.add(&mut objects, row);
         }

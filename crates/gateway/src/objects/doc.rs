@@ -345,7 +345,9 @@ pub struct CorsDoc {
 }
 
 fn simple_methods() -> Vec<String> {
-    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn ten_minutes() -> u32 {
@@ -391,7 +393,10 @@ pub struct HeaderOps {
 impl HeaderOps {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rename.is_empty() && self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.rename.is_empty()
+            && self.remove.is_empty()
+            && self.set.is_empty()
+            && self.add.is_empty()
     }
 }
 

@@ -5,15 +5,29 @@ use portico_base::FieldFault;
 use portico_base::name::is_service_name;
 
 use super::doc::{
-    BlockDoc, CacheRuleDoc, CorsDoc, Dimension, FieldMatch, HashBy, HeaderOps, HostDoc, LimitDoc, Matcher, PathMatch,
-    ReleaseDoc, Rewrite, RouteDoc, Scope, Target, TransformDoc, Validate,
+    BlockDoc, CacheRuleDoc, CorsDoc, Dimension, FieldMatch, HashBy, HeaderOps, HostDoc, LimitDoc,
+    Matcher, PathMatch, ReleaseDoc, Rewrite, RouteDoc, Scope, Target, TransformDoc, Validate,
 };
 use crate::route::{host, path, pattern::Pattern};
 
 /// Root paths of built-in services, never to be taken by a route that is not bound to a host.
 pub const ROOTS: [&str; 16] = [
-    "api", "auth", "console", "static", "oss", "docs", "openapi.json", "healthz", ".well-known", "socket.io", "rest",
-    "media", "live", "whip", "whep", "sub",
+    "api",
+    "auth",
+    "console",
+    "static",
+    "oss",
+    "docs",
+    "openapi.json",
+    "healthz",
+    ".well-known",
+    "socket.io",
+    "rest",
+    "media",
+    "live",
+    "whip",
+    "whep",
+    "sub",
 ];
 
 const MAX_LIST: usize = 100;
@@ -36,28 +50,48 @@ impl Faults {
     }
 
     fn list<T>(&mut self, field: &str, list: &[T]) {
-        self.check(list.len() <= MAX_LIST, field, "too_many", "must have at most 100 entries");
+        self.check(
+            list.len() <= MAX_LIST,
+            field,
+            "too_many",
+            "must have at most 100 entries",
+        );
     }
 
     fn header_name(&mut self, field: String, name: &str) {
         match HeaderName::from_bytes(name.as_bytes()) {
             Err(_) => self.add(field, "invalid", format!("`{name}` is not a header name")),
             Ok(name) if is_protected(name.as_str()) => {
-                self.add(field, "protected", format!("`{name}` is set by the gateway alone"));
+                self.add(
+                    field,
+                    "protected",
+                    format!("`{name}` is set by the gateway alone"),
+                );
             }
             Ok(_) => {}
         }
     }
 
     fn header_value(&mut self, field: String, value: &str) {
-        self.check(HeaderValue::from_str(value).is_ok(), field, "invalid", "is not a header value");
+        self.check(
+            HeaderValue::from_str(value).is_ok(),
+            field,
+            "invalid",
+            "is not a header value",
+        );
     }
 
     fn methods(&mut self, field: &str, methods: &[String]) {
         self.list(field, methods);
         for (i, method) in methods.iter().enumerate() {
-            let good = Method::from_bytes(method.as_bytes()).is_ok() && !method.bytes().any(|b| b.is_ascii_lowercase());
-            self.check(good, format!("{field}[{i}]"), "invalid", "must be an upper-case method");
+            let good = Method::from_bytes(method.as_bytes()).is_ok()
+                && !method.bytes().any(|b| b.is_ascii_lowercase());
+            self.check(
+                good,
+                format!("{field}[{i}]"),
+                "invalid",
+                "must be an upper-case method",
+            );
         }
     }
 
@@ -65,18 +99,33 @@ impl Faults {
         self.list(field, hosts);
         for (i, name) in hosts.iter().enumerate() {
             let good = host::is_pattern(name);
-            self.check(good, format!("{field}[{i}]"), "invalid", "must be a host name, or `*.` and a host name");
+            self.check(
+                good,
+                format!("{field}[{i}]"),
+                "invalid",
+                "must be a host name, or `*.` and a host name",
+            );
         }
     }
 
     fn service(&mut self, field: String, name: &str) {
-        self.check(is_service_name(name), field, "invalid", "must be a service name like `my-service`");
+        self.check(
+            is_service_name(name),
+            field,
+            "invalid",
+            "must be a service name like `my-service`",
+        );
     }
 
     fn statuses(&mut self, field: &str, statuses: &[u16], least: u16) {
         for (i, status) in statuses.iter().enumerate() {
             let good = (least..=599).contains(status);
-            self.check(good, format!("{field}[{i}]"), "out_of_range", "is not a status that fits here");
+            self.check(
+                good,
+                format!("{field}[{i}]"),
+                "out_of_range",
+                "is not a status that fits here",
+            );
         }
     }
 }
@@ -86,15 +135,31 @@ fn is_protected(name: &str) -> bool {
     name.starts_with("x-portico-")
         || matches!(
             name,
-            "connection" | "content-length" | "host" | "keep-alive" | "proxy-connection" | "te" | "trailer"
-                | "transfer-encoding" | "upgrade" | "via" | "x-request-id" | "proxy-authorization" | "proxy-authenticate"
+            "connection"
+                | "content-length"
+                | "host"
+                | "keep-alive"
+                | "proxy-connection"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "via"
+                | "x-request-id"
+                | "proxy-authorization"
+                | "proxy-authenticate"
         )
 }
 
 impl Validate for RouteDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
-        f.check(self.description.len() <= 1000, "description", "too_long", "must be at most 1000 bytes");
+        f.check(
+            self.description.len() <= 1000,
+            "description",
+            "too_long",
+            "must be at most 1000 bytes",
+        );
         f.hosts("hosts", &self.hosts);
         let names = route_path(&mut f, &self.path, self.hosts.is_empty());
         f.methods("methods", &self.methods);
@@ -112,15 +177,37 @@ impl Validate for RouteDoc {
             let good = time.is_none_or(|ms| (1..=MAX_TIME_MS).contains(&ms));
             f.check(good, field, "out_of_range", "must be from 1 ms to 1 hour");
         }
-        let idle = self.timeouts.idle_stream_s.is_none_or(|s| (1..=86_400).contains(&s));
-        f.check(idle, "timeouts.idle_stream_s", "out_of_range", "must be from 1 s to 1 day");
+        let idle = self
+            .timeouts
+            .idle_stream_s
+            .is_none_or(|s| (1..=86_400).contains(&s));
+        f.check(
+            idle,
+            "timeouts.idle_stream_s",
+            "out_of_range",
+            "must be from 1 s to 1 day",
+        );
         let attempts = self.retries.attempts.is_none_or(|n| (1..=3).contains(&n));
-        f.check(attempts, "retries.attempts", "out_of_range", "must be from 1 to 3");
-        f.statuses("retries.statuses", self.retries.statuses.as_deref().unwrap_or(&[]), 500);
+        f.check(
+            attempts,
+            "retries.attempts",
+            "out_of_range",
+            "must be from 1 to 3",
+        );
+        f.statuses(
+            "retries.statuses",
+            self.retries.statuses.as_deref().unwrap_or(&[]),
+            500,
+        );
         f.statuses("failure_statuses", &self.failure_statuses, 500);
         if let Some(access) = &self.access {
             let narrowed = !access.roles.is_empty() || !access.permissions.is_empty();
-            f.check(!(access.public && narrowed), "access.public", "conflict", "cannot be set with roles or permissions");
+            f.check(
+                !(access.public && narrowed),
+                "access.public",
+                "conflict",
+                "cannot be set with roles or permissions",
+            );
             f.list("access.allow", &access.allow);
             f.list("access.deny", &access.deny);
         }
@@ -147,13 +234,22 @@ fn route_path(f: &mut Faults, path: &PathMatch, any_host: bool) -> Vec<String> {
         },
         PathMatch::Exact(p) | PathMatch::Prefix(p) => {
             let good = path::normalise(p.as_bytes()).is_ok_and(|n| n.as_str() == p);
-            f.check(good, field, "invalid", "must be a normalised path that begins with `/`");
+            f.check(
+                good,
+                field,
+                "invalid",
+                "must be a normalised path that begins with `/`",
+            );
             Vec::new()
         }
     };
     let first = text.trim_start_matches('/').split('/').next().unwrap_or("");
     if any_host && (ROOTS.contains(&first) || first == "swagger") {
-        f.add(field, "reserved", format!("`/{first}` belongs to the platform on hosts of its own"));
+        f.add(
+            field,
+            "reserved",
+            format!("`/{first}` belongs to the platform on hosts of its own"),
+        );
     }
     names
 }
@@ -164,12 +260,29 @@ fn conditions(f: &mut Faults, field: &str, list: &[FieldMatch], header: bool) {
         let at = format!("{field}[{i}]");
         if header {
             let good = HeaderName::from_bytes(one.name.as_bytes()).is_ok();
-            f.check(good, format!("{at}.name"), "invalid", "is not a header name");
+            f.check(
+                good,
+                format!("{at}.name"),
+                "invalid",
+                "is not a header name",
+            );
         } else {
-            f.check(!one.name.is_empty(), format!("{at}.name"), "required", "must not be empty");
+            f.check(
+                !one.name.is_empty(),
+                format!("{at}.name"),
+                "required",
+                "must not be empty",
+            );
         }
-        let said = usize::from(one.is.is_some()) + usize::from(one.regex.is_some()) + usize::from(one.present.is_some());
-        f.check(said == 1, at.clone(), "one_of", "needs exactly one of `is`, `regex`, `present`");
+        let said = usize::from(one.is.is_some())
+            + usize::from(one.regex.is_some())
+            + usize::from(one.present.is_some());
+        f.check(
+            said == 1,
+            at.clone(),
+            "one_of",
+            "needs exactly one of `is`, `regex`, `present`",
+        );
         if let Some(Err(why)) = one.regex.as_deref().map(crate::route::condition::regex) {
             f.add(format!("{at}.regex"), "invalid", why);
         }
@@ -181,40 +294,96 @@ fn target(f: &mut Faults, target: &Target, names: &[String]) {
         Target::Service(one) => f.service("target.service.name".into(), &one.name),
         Target::Services(several) => {
             let good = (1..=10).contains(&several.len());
-            f.check(good, "target.services", "out_of_range", "must name 1 to 10 services");
+            f.check(
+                good,
+                "target.services",
+                "out_of_range",
+                "must name 1 to 10 services",
+            );
             for (i, one) in several.iter().enumerate() {
                 f.service(format!("target.services[{i}].name"), &one.name);
-                f.check(one.weight <= 1000, format!("target.services[{i}].weight"), "out_of_range", "must be 0 to 1000");
+                f.check(
+                    one.weight <= 1000,
+                    format!("target.services[{i}].weight"),
+                    "out_of_range",
+                    "must be 0 to 1000",
+                );
             }
             let some = several.iter().any(|one| one.weight > 0);
-            f.check(some, "target.services", "no_weight", "one of the weights must be above 0");
+            f.check(
+                some,
+                "target.services",
+                "no_weight",
+                "one of the weights must be above 0",
+            );
         }
         Target::Directory(directory) => {
             let good = directory.path.starts_with('/');
-            f.check(good, "target.directory.path", "invalid", "must be an absolute path");
+            f.check(
+                good,
+                "target.directory.path",
+                "invalid",
+                "must be an absolute path",
+            );
             let files = directory.index.iter().chain(&directory.fallback);
             for file in files {
                 let good = !file.is_empty() && !file.split('/').any(|s| s == ".." || s.is_empty());
-                f.check(good, "target.directory", "invalid", "index and fallback files must be relative paths");
+                f.check(
+                    good,
+                    "target.directory",
+                    "invalid",
+                    "index and fallback files must be relative paths",
+                );
             }
         }
         Target::Redirect(redirect) => {
             let good = matches!(redirect.status, 301 | 302 | 303 | 307 | 308);
-            f.check(good, "target.redirect.status", "invalid", "must be 301, 302, 303, 307 or 308");
-            let good = redirect.to.starts_with('/') || redirect.to.starts_with("http://") || redirect.to.starts_with("https://");
-            f.check(good, "target.redirect.to", "invalid", "must be a path or an http(s) address");
+            f.check(
+                good,
+                "target.redirect.status",
+                "invalid",
+                "must be 301, 302, 303, 307 or 308",
+            );
+            let good = redirect.to.starts_with('/')
+                || redirect.to.starts_with("http://")
+                || redirect.to.starts_with("https://");
+            f.check(
+                good,
+                "target.redirect.to",
+                "invalid",
+                "must be a path or an http(s) address",
+            );
             f.header_value("target.redirect.to".into(), &redirect.to);
-            placeholders(f, "target.redirect.to", &redirect.to, names, &["path", "query", "host"]);
+            placeholders(
+                f,
+                "target.redirect.to",
+                &redirect.to,
+                names,
+                &["path", "query", "host"],
+            );
         }
         Target::Fixed(fixed) => {
             let good = (200..=599).contains(&fixed.status);
-            f.check(good, "target.fixed.status", "out_of_range", "must be from 200 to 599");
-            f.check(fixed.body.len() <= MAX_FIXED_BODY, "target.fixed.body", "too_long", "must be at most 64 KiB");
+            f.check(
+                good,
+                "target.fixed.status",
+                "out_of_range",
+                "must be from 200 to 599",
+            );
+            f.check(
+                fixed.body.len() <= MAX_FIXED_BODY,
+                "target.fixed.body",
+                "too_long",
+                "must be at most 64 KiB",
+            );
             for (name, value) in &fixed.headers {
                 f.header_name(format!("target.fixed.headers.{name}"), name);
                 f.header_value(format!("target.fixed.headers.{name}"), value);
             }
-            f.header_value("target.fixed.content_type".into(), fixed.content_type.as_deref().unwrap_or(""));
+            f.header_value(
+                "target.fixed.content_type".into(),
+                fixed.content_type.as_deref().unwrap_or(""),
+            );
         }
     }
 }
@@ -223,15 +392,35 @@ fn rewrite(f: &mut Faults, route: &RouteDoc, names: &[String]) {
     match &route.rewrite {
         Some(Rewrite::Prefix(to)) => {
             let good = path::normalise(to.as_bytes()).is_ok_and(|n| n.as_str() == to);
-            f.check(good, "rewrite.prefix", "invalid", "must be a normalised path that begins with `/`");
+            f.check(
+                good,
+                "rewrite.prefix",
+                "invalid",
+                "must be a normalised path that begins with `/`",
+            );
             let good = matches!(route.path, PathMatch::Prefix(_));
-            f.check(good, "rewrite.prefix", "conflict", "needs a route with a prefix");
+            f.check(
+                good,
+                "rewrite.prefix",
+                "conflict",
+                "needs a route with a prefix",
+            );
         }
         Some(Rewrite::Path(to)) => {
-            f.check(to.starts_with('/'), "rewrite.path", "invalid", "must begin with `/`");
+            f.check(
+                to.starts_with('/'),
+                "rewrite.path",
+                "invalid",
+                "must begin with `/`",
+            );
             for name in braces(to) {
                 let good = names.iter().any(|n| n == name);
-                f.check(good, "rewrite.path", "unknown_name", "names a parameter that the pattern does not have");
+                f.check(
+                    good,
+                    "rewrite.path",
+                    "unknown_name",
+                    "names a parameter that the pattern does not have",
+                );
             }
         }
         None => {}
@@ -240,16 +429,25 @@ fn rewrite(f: &mut Faults, route: &RouteDoc, names: &[String]) {
 
 /// The texts between `{` and `}`.
 fn braces(text: &str) -> impl Iterator<Item = &str> {
-    text.split('{').skip(1).filter_map(|rest| rest.split('}').next()).map(|name| name.trim_start_matches('*'))
+    text.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split('}').next())
+        .map(|name| name.trim_start_matches('*'))
 }
 
 fn placeholders(f: &mut Faults, field: &str, text: &str, names: &[String], more: &[&str]) {
     for name in braces(text) {
         let known = matches!(name, "principal.user" | "principal.tenant" | "request.id")
             || more.contains(&name)
-            || name.strip_prefix("route.").is_some_and(|n| names.is_empty() || names.iter().any(|have| have == n));
+            || name
+                .strip_prefix("route.")
+                .is_some_and(|n| names.is_empty() || names.iter().any(|have| have == n));
         if !known {
-            f.add(field, "unknown_name", format!("`{{{name}}}` is not known here"));
+            f.add(
+                field,
+                "unknown_name",
+                format!("`{{{name}}}` is not known here"),
+            );
         }
     }
 }
@@ -261,13 +459,25 @@ fn scope(f: &mut Faults, scope: &Scope) {
         f.service(format!("scope.services[{i}]"), name);
     }
     f.methods("scope.methods", &scope.methods);
-    let good = scope.path_prefix.as_deref().is_none_or(|p| path::normalise(p.as_bytes()).is_ok_and(|n| n.as_str() == p));
-    f.check(good, "scope.path_prefix", "invalid", "must be a normalised path that begins with `/`");
+    let good = scope
+        .path_prefix
+        .as_deref()
+        .is_none_or(|p| path::normalise(p.as_bytes()).is_ok_and(|n| n.as_str() == p));
+    f.check(
+        good,
+        "scope.path_prefix",
+        "invalid",
+        "must be a normalised path that begins with `/`",
+    );
 }
 
 fn policy(f: &mut Faults, field: &str, rule: &crate::cache::RulePolicy) {
     for fault in rule.faults() {
-        f.add(format!("{field}.{}", fault.field), fault.code, fault.message);
+        f.add(
+            format!("{field}.{}", fault.field),
+            fault.code,
+            fault.message,
+        );
     }
 }
 
@@ -275,18 +485,50 @@ impl Validate for LimitDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
         scope(&mut f, &self.scope);
-        f.check(self.per_s.is_some() || self.concurrent.is_some(), "per_s", "required", "a rate or `concurrent` is needed");
-        let good = self.per_s.is_none_or(|n| n.is_finite() && (0.000_01..=1_000_000.0).contains(&n));
-        f.check(good, "per_s", "out_of_range", "must be above 0 and at most 1000000");
-        f.check(self.burst.is_none_or(|n| (1..=10_000_000).contains(&n)), "burst", "out_of_range", "must be at least 1");
-        f.check(self.burst.is_none() || self.per_s.is_some(), "burst", "conflict", "needs `per_s`");
-        f.check(self.concurrent.is_none_or(|n| n > 0), "concurrent", "out_of_range", "must be at least 1");
+        f.check(
+            self.per_s.is_some() || self.concurrent.is_some(),
+            "per_s",
+            "required",
+            "a rate or `concurrent` is needed",
+        );
+        let good = self
+            .per_s
+            .is_none_or(|n| n.is_finite() && (0.000_01..=1_000_000.0).contains(&n));
+        f.check(
+            good,
+            "per_s",
+            "out_of_range",
+            "must be above 0 and at most 1000000",
+        );
+        f.check(
+            self.burst.is_none_or(|n| (1..=10_000_000).contains(&n)),
+            "burst",
+            "out_of_range",
+            "must be at least 1",
+        );
+        f.check(
+            self.burst.is_none() || self.per_s.is_some(),
+            "burst",
+            "conflict",
+            "needs `per_s`",
+        );
+        f.check(
+            self.concurrent.is_none_or(|n| n > 0),
+            "concurrent",
+            "out_of_range",
+            "must be at least 1",
+        );
         match &self.by {
             Dimension::Header(name) => {
                 let good = HeaderName::from_bytes(name.as_bytes()).is_ok();
                 f.check(good, "by.header", "invalid", "is not a header name");
             }
-            Dimension::Claim(name) => f.check(!name.is_empty(), "by.claim", "required", "must not be empty"),
+            Dimension::Claim(name) => f.check(
+                !name.is_empty(),
+                "by.claim",
+                "required",
+                "must not be empty",
+            ),
             _ => {}
         }
         f.0
@@ -298,29 +540,61 @@ impl Validate for CorsDoc {
         let mut f = Faults::default();
         scope(&mut f, &self.scope);
         f.list("origins", &self.origins);
-        f.check(!self.origins.is_empty(), "origins", "required", "at least one origin is needed");
+        f.check(
+            !self.origins.is_empty(),
+            "origins",
+            "required",
+            "at least one origin is needed",
+        );
         for (i, origin) in self.origins.iter().enumerate() {
             let good = origin == "*" || is_origin(origin);
-            f.check(good, format!("origins[{i}]"), "invalid", "must be scheme, host and port as browsers send them");
+            f.check(
+                good,
+                format!("origins[{i}]"),
+                "invalid",
+                "must be scheme, host and port as browsers send them",
+            );
         }
-        let wildcard = self.origins.iter().chain(&self.methods).chain(&self.headers).chain(&self.expose).any(|o| o == "*");
-        f.check(!(wildcard && self.credentials), "credentials", "conflict", "`*` cannot be combined with credentials");
+        let wildcard = self
+            .origins
+            .iter()
+            .chain(&self.methods)
+            .chain(&self.headers)
+            .chain(&self.expose)
+            .any(|o| o == "*");
+        f.check(
+            !(wildcard && self.credentials),
+            "credentials",
+            "conflict",
+            "`*` cannot be combined with credentials",
+        );
         f.methods("methods", &self.methods);
         for (field, list) in [("headers", &self.headers), ("expose", &self.expose)] {
             f.list(field, list);
             for (i, name) in list.iter().enumerate() {
                 let good = HeaderName::from_bytes(name.as_bytes()).is_ok();
-                f.check(good, format!("{field}[{i}]"), "invalid", "is not a header name");
+                f.check(
+                    good,
+                    format!("{field}[{i}]"),
+                    "invalid",
+                    "is not a header name",
+                );
             }
         }
-        f.check(self.max_age_s <= 86_400, "max_age_s", "out_of_range", "must be at most 86400");
+        f.check(
+            self.max_age_s <= 86_400,
+            "max_age_s",
+            "out_of_range",
+            "must be at most 86400",
+        );
         f.0
     }
 }
 
 /// True for an origin in the form of RFC 6454 §6.2: `scheme://host[:port]` in lower case, nothing behind.
 fn is_origin(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|u| u.host().is_some() && u.origin().ascii_serialization() == text)
+    url::Url::parse(text)
+        .is_ok_and(|u| u.host().is_some() && u.origin().ascii_serialization() == text)
 }
 
 impl Validate for CacheRuleDoc {
@@ -338,15 +612,30 @@ impl Validate for TransformDoc {
         scope(&mut f, &self.scope);
         header_ops(&mut f, "request_headers", &self.request_headers);
         header_ops(&mut f, "response_headers", &self.response_headers);
-        for (field, map) in [("query.rename", &self.query.rename), ("query.set", &self.query.set)] {
+        for (field, map) in [
+            ("query.rename", &self.query.rename),
+            ("query.set", &self.query.set),
+        ] {
             for (name, value) in map {
-                f.check(!name.is_empty(), field, "required", "names must not be empty");
+                f.check(
+                    !name.is_empty(),
+                    field,
+                    "required",
+                    "names must not be empty",
+                );
                 placeholders(&mut f, field, value, &[], &[]);
             }
         }
         for (from, to) in &self.status {
-            let good = (200..=599).contains(from) && (200..=599).contains(to) && !matches!(to, 204 | 205 | 304);
-            f.check(good, format!("status.{from}"), "out_of_range", "both must be from 200 to 599, and keep the body");
+            let good = (200..=599).contains(from)
+                && (200..=599).contains(to)
+                && !matches!(to, 204 | 205 | 304);
+            f.check(
+                good,
+                format!("status.{from}"),
+                "out_of_range",
+                "both must be from 200 to 599, and keep the body",
+            );
         }
         f.0
     }
@@ -374,7 +663,12 @@ impl Validate for ReleaseDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
         let version = |f: &mut Faults, field: &str, text: &str| {
-            f.check(!text.is_empty() && text.len() <= 64, field, "invalid", "must be a version of 1 to 64 bytes");
+            f.check(
+                !text.is_empty() && text.len() <= 64,
+                field,
+                "invalid",
+                "must be a version of 1 to 64 bytes",
+            );
         };
         if let Some(stable) = &self.stable {
             version(&mut f, "stable", stable);
@@ -388,16 +682,33 @@ impl Validate for ReleaseDoc {
                 match matcher {
                     Matcher::Header(one) => {
                         let good = HeaderName::from_bytes(one.name.as_bytes()).is_ok();
-                        f.check(good, format!("{at}.header.name"), "invalid", "is not a header name");
+                        f.check(
+                            good,
+                            format!("{at}.header.name"),
+                            "invalid",
+                            "is not a header name",
+                        );
                     }
-                    Matcher::Cookie(one) => f.check(!one.name.is_empty(), format!("{at}.cookie.name"), "required", "must not be empty"),
-                    Matcher::User(text) | Matcher::Role(text) => f.check(!text.is_empty(), at, "required", "must not be empty"),
+                    Matcher::Cookie(one) => f.check(
+                        !one.name.is_empty(),
+                        format!("{at}.cookie.name"),
+                        "required",
+                        "must not be empty",
+                    ),
+                    Matcher::User(text) | Matcher::Role(text) => {
+                        f.check(!text.is_empty(), at, "required", "must not be empty")
+                    }
                     Matcher::Percent(share) => percent(&mut f, &format!("{at}.percent"), *share),
                     Matcher::Tenant(_) => {}
                 }
             }
             let same = self.stable.as_deref() == Some(candidate.version.as_str());
-            f.check(!same, "candidate.version", "conflict", "must be another version than `stable`");
+            f.check(
+                !same,
+                "candidate.version",
+                "conflict",
+                "must be another version than `stable`",
+            );
         }
         if let Some(balance) = &self.balance {
             match &balance.by {
@@ -405,11 +716,21 @@ impl Validate for ReleaseDoc {
                     let good = HeaderName::from_bytes(name.as_bytes()).is_ok();
                     f.check(good, "balance.by.header", "invalid", "is not a header name");
                 }
-                Some(HashBy::Cookie(name)) => f.check(!name.is_empty(), "balance.by.cookie", "required", "must not be empty"),
+                Some(HashBy::Cookie(name)) => f.check(
+                    !name.is_empty(),
+                    "balance.by.cookie",
+                    "required",
+                    "must not be empty",
+                ),
                 _ => {}
             }
         }
-        f.check(self.rollback_window_s.is_none_or(|s| s <= 86_400), "rollback_window_s", "out_of_range", "must be at most 86400");
+        f.check(
+            self.rollback_window_s.is_none_or(|s| s <= 86_400),
+            "rollback_window_s",
+            "out_of_range",
+            "must be at most 86400",
+        );
         f.0
     }
 }
@@ -417,13 +738,23 @@ impl Validate for ReleaseDoc {
 fn percent(f: &mut Faults, field: &str, share: f64) {
     let tenths = share * 10.0;
     let good = (0.0..=100.0).contains(&share) && (tenths - tenths.round()).abs() < 1e-9;
-    f.check(good, field, "out_of_range", "must be from 0 to 100 in steps of 0.1");
+    f.check(
+        good,
+        field,
+        "out_of_range",
+        "must be from 0 to 100 in steps of 0.1",
+    );
 }
 
 impl Validate for HostDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
-        f.check(!self.hosts.is_empty(), "hosts", "required", "at least one host is needed");
+        f.check(
+            !self.hosts.is_empty(),
+            "hosts",
+            "required",
+            "at least one host is needed",
+        );
         f.hosts("hosts", &self.hosts);
         f.0
     }
@@ -432,9 +763,19 @@ impl Validate for HostDoc {
 impl Validate for BlockDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
-        f.check(!self.networks.is_empty(), "networks", "required", "at least one network is needed");
+        f.check(
+            !self.networks.is_empty(),
+            "networks",
+            "required",
+            "at least one network is needed",
+        );
         f.list("networks", &self.networks);
-        f.check(self.reason.len() <= 500, "reason", "too_long", "must be at most 500 bytes");
+        f.check(
+            self.reason.len() <= 500,
+            "reason",
+            "too_long",
+            "must be at most 500 bytes",
+        );
         f.0
     }
 }
@@ -463,8 +804,17 @@ mod tests {
         });
         let found = fields::<RouteDoc>(bad);
         for field in [
-            "hosts[0]", "path.exact", "methods[0]", "headers[0].name", "headers[0]", "query[0].regex",
-            "target.services[0].name", "target.services[0].weight", "rewrite.path", "timeouts.connect_ms", "retries.attempts",
+            "hosts[0]",
+            "path.exact",
+            "methods[0]",
+            "headers[0].name",
+            "headers[0]",
+            "query[0].regex",
+            "target.services[0].name",
+            "target.services[0].weight",
+            "rewrite.path",
+            "timeouts.connect_ms",
+            "retries.attempts",
         ] {
             assert!(found.iter().any(|f| f == field), "{field} in {found:?}");
         }
@@ -472,9 +822,7 @@ mod tests {
 
     #[test]
     fn routes_cannot_take_the_platforms_paths_unless_bound_to_a_host() {
-        let doc = |hosts: serde_json::Value| {
-            json!({"hosts": hosts, "path": {"prefix": "/api/x"}, "target": {"service": {"name": "shop"}}})
-        };
+        let doc = |hosts: serde_json::Value| json!({"hosts": hosts, "path": {"prefix": "/api/x"}, "target": {"service": {"name": "shop"}}});
         assert_eq!(fields::<RouteDoc>(doc(json!([]))), ["path.prefix"]);
         assert!(fields::<RouteDoc>(doc(json!(["shop.example.com"]))).is_empty());
     }
@@ -483,8 +831,14 @@ mod tests {
     fn cors_never_combines_a_wildcard_with_credentials() {
         let found = fields::<CorsDoc>(json!({"origins": ["*"], "credentials": true}));
         assert_eq!(found, ["credentials"]);
-        assert_eq!(fields::<CorsDoc>(json!({"origins": ["https://a.example/"]})), ["origins[0]"]);
-        assert!(fields::<CorsDoc>(json!({"origins": ["https://a.example"], "credentials": true})).is_empty());
+        assert_eq!(
+            fields::<CorsDoc>(json!({"origins": ["https://a.example/"]})),
+            ["origins[0]"]
+        );
+        assert!(
+            fields::<CorsDoc>(json!({"origins": ["https://a.example"], "credentials": true}))
+                .is_empty()
+        );
     }
 
     #[test]
@@ -495,20 +849,33 @@ mod tests {
         }));
         assert_eq!(
             found,
-            ["request_headers.set.X-Bad", "request_headers.set.X-Portico-User", "response_headers.remove[0]", "response_headers.add.X-Line"]
+            [
+                "request_headers.set.X-Bad",
+                "request_headers.set.X-Portico-User",
+                "response_headers.remove[0]",
+                "response_headers.add.X-Line"
+            ]
         );
     }
 
     #[test]
     fn releases_and_limits() {
-        let found = fields::<ReleaseDoc>(json!({"stable": "1", "candidate": {"version": "1", "weight": 0.05}}));
+        let found = fields::<ReleaseDoc>(
+            json!({"stable": "1", "candidate": {"version": "1", "weight": 0.05}}),
+        );
         assert_eq!(found, ["candidate.weight", "candidate.version"]);
         assert_eq!(fields::<LimitDoc>(json!({"by": "user"})), ["per_s"]);
-        assert_eq!(fields::<LimitDoc>(json!({"by": {"header": "x y"}, "per_s": 0.0})), ["per_s", "by.header"]);
+        assert_eq!(
+            fields::<LimitDoc>(json!({"by": {"header": "x y"}, "per_s": 0.0})),
+            ["per_s", "by.header"]
+        );
     }
 
     #[test]
     fn unknown_fields_are_refused_by_the_form_itself() {
-        assert!(serde_json::from_value::<LimitDoc>(json!({"by": "user", "per_s": 1.0, "x": 1})).is_err());
+        assert!(
+            serde_json::from_value::<LimitDoc>(json!({"by": "user", "per_s": 1.0, "x": 1}))
+                .is_err()
+        );
     }
 }

@@ -191,8 +191,12 @@ mod tests {
     fn faults_name_the_field() {
         let doc = json!({ "path": { "prefix": "/x" }, "target": { "service": { "name": "hello" } }, "bogus": 1 });
         let found = Kind::Route.faults(&doc);
-        assert!(found.iter().any(|fault| fault.message.contains("bogus")), "{found:?}");
-        let doc = json!({ "path": { "prefix": "/x" }, "target": { "service": { "name": "hello" } } });
+        assert!(
+            found.iter().any(|fault| fault.message.contains("bogus")),
+            "{found:?}"
+        );
+        let doc =
+            json!({ "path": { "prefix": "/x" }, "target": { "service": { "name": "hello" } } });
         assert_eq!(Kind::Route.faults(&doc), []);
     }
 }

@@ -66,10 +66,24 @@ impl Ops {
             }
             _ => {}
         }
-        if present.is_none() && store::active(&tx).await?.iter().filter(|v| v.kind == wish.kind).count() >= MAX_OBJECTS {
+        if present.is_none()
+            && store::active(&tx)
+                .await?
+                .iter()
+                .filter(|v| v.kind == wish.kind)
+                .count()
+                >= MAX_OBJECTS
+        {
             return Err(Error::TooManyObjects);
         }
-        let version = next(cx, wish.kind, &wish.name, before.as_ref(), Some(wish.doc), wish.message);
+        let version = next(
+            cx,
+            wish.kind,
+            &wish.name,
+            before.as_ref(),
+            Some(wish.doc),
+            wish.message,
+        );
         if wish.dry_run {
             return Ok(Saved { version, conflicts });
         }
@@ -110,11 +124,19 @@ impl Ops {
         cx.authorise(&Access::Permission(kind.write()))?;
         let tx = self.db.begin().await?;
         let before = store::newest(&tx, kind, None, name).await?;
-        let Some(present) = &before else { return Err(Error::UnknownObject) };
+        let Some(present) = &before else {
+            return Err(Error::UnknownObject);
+        };
         let to = to.unwrap_or(present.version - 1);
-        let target = store::version(&tx, kind, None, name, to).await?.ok_or(Error::UnknownVersion(to))?;
+        let target = store::version(&tx, kind, None, name, to)
+            .await?
+            .ok_or(Error::UnknownVersion(to))?;
         let doc = target.doc;
-        if let Some(faults) = doc.as_ref().map(|doc| kind.faults(doc)).filter(|faults| !faults.is_empty()) {
+        if let Some(faults) = doc
+            .as_ref()
+            .map(|doc| kind.faults(doc))
+            .filter(|faults| !faults.is_empty())
+        {
             return Err(Error::Invalid(faults));
         }
         let message = message.unwrap_or_else(|| format!("back to version {to}"));
@@ -142,7 +164,9 @@ impl Ops {
     ) -> Result<Vec<Version>, Error> {
         readable(cx, kind)?;
         let mut all = store::active(self.db.reader()).await?;
-        all.retain(|version| version.kind == kind && after.is_none_or(|after| version.name.as_str() > after));
+        all.retain(|version| {
+            version.kind == kind && after.is_none_or(|after| version.name.as_str() > after)
+        });
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.truncate(limit);
         Ok(all)
@@ -219,17 +243,29 @@ fn next(
         author: cx.principal().subject.to_string(),
         message: message.chars().take(500).collect(),
         created_at: now,
-        born_at: before.filter(|b| b.doc.is_some()).map_or(now, |before| before.born_at),
+        born_at: before
+            .filter(|b| b.doc.is_some())
+            .map_or(now, |before| before.born_at),
     }
 }
 
 fn check_name(kind: Kind, name: &str) -> Result<(), Error> {
     let good = !name.is_empty()
         && name.len() <= MAX_NAME
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
     // A release is named after its service.
     let good = good && (kind != Kind::Release || portico_base::name::is_service_name(name));
-    if good { Ok(()) } else { Err(Error::field("name", "invalid", "must be of a-z, 0-9, `-`, `_`, `.`, at most 80")) }
+    if good {
+        Ok(())
+    } else {
+        Err(Error::field(
+            "name",
+            "invalid",
+            "must be of a-z, 0-9, `-`, `_`, `.`, at most 80",
+        ))
+    }
 }
 
 /// Routes with the same hosts, path, methods and conditions: the older one would win silently.

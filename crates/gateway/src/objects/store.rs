@@ -12,7 +12,16 @@ use super::kind::Kind;
 
 const TABLE: &str = "gateway_objects";
 const COLUMNS: [&str; 10] = [
-    "id", "kind", "name", "scope", "version", "doc", "author", "message", "created_at", "born_at",
+    "id",
+    "kind",
+    "name",
+    "scope",
+    "version",
+    "doc",
+    "author",
+    "message",
+    "created_at",
+    "born_at",
 ];
 
 /// One version of an object.
@@ -83,7 +92,11 @@ pub(super) async fn active(conn: &impl ConnectionTrait) -> Result<Vec<Version>, 
         .order_by("id", Order::Asc);
     let rows = conn.query_all(&select).await?;
     let versions: Result<Vec<_>, _> = rows.iter().map(from_row).collect();
-    Ok(versions?.into_iter().flatten().filter(|version| version.doc.is_some()).collect())
+    Ok(versions?
+        .into_iter()
+        .flatten()
+        .filter(|version| version.doc.is_some())
+        .collect())
 }
 
 /// The active version of one object, which may be a deletion.

@@ -17,16 +17,28 @@ use crate::route::endpoints::AccessRule;
 pub fn network(access: Option<&AccessDoc>, address: IpAddr) -> Result<(), Refusal> {
     let Some(access) = access else { return Ok(()) };
     let denied = access.deny.iter().any(|network| network.contains(&address));
-    let allowed = access.allow.is_empty() || access.allow.iter().any(|network| network.contains(&address));
+    let allowed = access.allow.is_empty()
+        || access
+            .allow
+            .iter()
+            .any(|network| network.contains(&address));
     if denied || !allowed {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "gateway.address_denied", "this is not served to your network"));
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "gateway.address_denied",
+            "this is not served to your network",
+        ));
     }
     Ok(())
 }
 
 /// True when anybody may call.
 #[must_use]
-pub fn is_public(route: Option<&AccessDoc>, endpoint: Option<&AccessRule>, default: DefaultAccess) -> bool {
+pub fn is_public(
+    route: Option<&AccessDoc>,
+    endpoint: Option<&AccessRule>,
+    default: DefaultAccess,
+) -> bool {
     if let Some(route) = route {
         if route.public {
             return true;
@@ -55,7 +67,11 @@ pub fn principal(
         return Ok(());
     }
     if !principal.is_authenticated() {
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "gateway.unauthenticated", "a credential is needed"));
+        return Err(Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "gateway.unauthenticated",
+            "a credential is needed",
+        ));
     }
     let replaced = route.is_some_and(|r| r.public);
     if let Some(rule) = endpoint.filter(|_| !replaced) {
@@ -107,12 +123,25 @@ mod tests {
     fn rule(public: bool, roles: &[&str], permissions: &[&'static str]) -> AccessRule {
         AccessRule {
             public,
-            roles: roles.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>().into(),
-            permissions: permissions.iter().map(|p| Permission::new(p)).collect::<Vec<_>>().into(),
+            roles: roles
+                .iter()
+                .map(|r| (*r).to_owned())
+                .collect::<Vec<_>>()
+                .into(),
+            permissions: permissions
+                .iter()
+                .map(|p| Permission::new(p))
+                .collect::<Vec<_>>()
+                .into(),
         }
     }
 
-    fn status(who: &Principal, route: Option<&AccessDoc>, endpoint: Option<&AccessRule>, default: DefaultAccess) -> u16 {
+    fn status(
+        who: &Principal,
+        route: Option<&AccessDoc>,
+        endpoint: Option<&AccessRule>,
+        default: DefaultAccess,
+    ) -> u16 {
         principal(who, route, endpoint, default).map_or_else(|r| r.status.as_u16(), |()| 200)
     }
 
@@ -120,29 +149,62 @@ mod tests {
     fn table() {
         let (nobody, plain) = (Principal::anonymous(), user(&[], &[]));
         let editor = user(&["editor"], &["notes:note:write"]);
-        let (public, role, permission) = (rule(true, &[], &[]), rule(false, &["editor", "chief"], &[]), rule(false, &[], &["notes:note:write"]));
+        let (public, role, permission) = (
+            rule(true, &[], &[]),
+            rule(false, &["editor", "chief"], &[]),
+            rule(false, &[], &["notes:note:write"]),
+        );
         // A declaration that is public and names a role is not public.
         let odd = rule(true, &["editor"], &[]);
         let (closed, open) = (DefaultAccess::Authenticated, DefaultAccess::Public);
         for (who, endpoint, default, wanted) in [
-            (&nobody, None, closed, 401), (&nobody, None, open, 200), (&plain, None, closed, 200),
-            (&nobody, Some(&public), closed, 200), (&nobody, Some(&role), open, 401), (&plain, Some(&role), open, 403),
-            (&editor, Some(&role), closed, 200), (&plain, Some(&permission), closed, 403), (&editor, Some(&permission), closed, 200),
-            (&nobody, Some(&odd), open, 401), (&plain, Some(&odd), open, 403),
+            (&nobody, None, closed, 401),
+            (&nobody, None, open, 200),
+            (&plain, None, closed, 200),
+            (&nobody, Some(&public), closed, 200),
+            (&nobody, Some(&role), open, 401),
+            (&plain, Some(&role), open, 403),
+            (&editor, Some(&role), closed, 200),
+            (&plain, Some(&permission), closed, 403),
+            (&editor, Some(&permission), closed, 200),
+            (&nobody, Some(&odd), open, 401),
+            (&plain, Some(&odd), open, 403),
         ] {
-            assert_eq!(status(who, None, endpoint, default), wanted, "{:?} {endpoint:?} {default:?}", who.kind);
+            assert_eq!(
+                status(who, None, endpoint, default),
+                wanted,
+                "{:?} {endpoint:?} {default:?}",
+                who.kind
+            );
         }
-        assert_eq!(status(&Principal::operator(), None, Some(&role), closed), 200);
-        let narrowed = AccessDoc { roles: vec!["chief".into()], ..AccessDoc::default() };
-        assert_eq!(status(&editor, Some(&narrowed), Some(&role), closed), 403, "both rules hold");
+        assert_eq!(
+            status(&Principal::operator(), None, Some(&role), closed),
+            200
+        );
+        let narrowed = AccessDoc {
+            roles: vec!["chief".into()],
+            ..AccessDoc::default()
+        };
+        assert_eq!(
+            status(&editor, Some(&narrowed), Some(&role), closed),
+            403,
+            "both rules hold"
+        );
         assert_eq!(status(&nobody, Some(&narrowed), Some(&public), open), 401);
-        let opened = AccessDoc { public: true, ..AccessDoc::default() };
+        let opened = AccessDoc {
+            public: true,
+            ..AccessDoc::default()
+        };
         assert_eq!(status(&nobody, Some(&opened), Some(&role), closed), 200);
     }
 
     #[test]
     fn networks_are_denied_before_they_are_allowed() {
-        let access = AccessDoc { allow: vec!["10.0.0.0/8".parse().unwrap()], deny: vec!["10.9.0.0/16".parse().unwrap()], ..AccessDoc::default() };
+        let access = AccessDoc {
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+            deny: vec!["10.9.0.0/16".parse().unwrap()],
+            ..AccessDoc::default()
+        };
         let ok = |a: [u8; 4]| network(Some(&access), a.into()).is_ok();
         assert!(ok([10, 1, 1, 1]) && !ok([10, 9, 1, 1]) && !ok([11, 1, 1, 1]));
         assert!(network(None, [1, 1, 1, 1].into()).is_ok());

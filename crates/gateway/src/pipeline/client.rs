@@ -36,11 +36,25 @@ impl Client {
     pub fn of(conn: &ConnInfo, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = canonical(conn.peer.ip());
         let proxied = is_trusted(peer, trusted);
-        let address = if proxied { behind_proxies(peer, headers, trusted) } else { peer };
-        let https = if proxied { said_https(headers).unwrap_or(conn.tls.is_some()) } else { conn.tls.is_some() };
+        let address = if proxied {
+            behind_proxies(peer, headers, trusted)
+        } else {
+            peer
+        };
+        let https = if proxied {
+            said_https(headers).unwrap_or(conn.tls.is_some())
+        } else {
+            conn.tls.is_some()
+        };
         let forwarded = [X_FORWARDED_FOR, X_REAL_IP, header::FORWARDED, header::VIA];
         let direct = !forwarded.iter().any(|name| headers.contains_key(name));
-        Self { address, peer, proxied, direct_loopback: peer.is_loopback() && direct, https }
+        Self {
+            address,
+            peer,
+            proxied,
+            direct_loopback: peer.is_loopback() && direct,
+            https,
+        }
     }
 
     #[must_use]
@@ -55,11 +69,21 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 
 /// From right to left past every trusted proxy; what cannot be read ends the walk.
 fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let lines: Vec<&str> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    let hops = lines.iter().rev().flat_map(|line| line.rsplit(',')).take(MOST_HOPS);
+    let lines: Vec<&str> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
+    let hops = lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.rsplit(','))
+        .take(MOST_HOPS);
     let mut address = peer;
     for hop in hops {
-        let Some(next) = parse_hop(hop.trim()) else { break };
+        let Some(next) = parse_hop(hop.trim()) else {
+            break;
+        };
         address = next;
         if !is_trusted(next, trusted) {
             break;
@@ -70,9 +94,16 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAdd
 
 /// An address, also with a port or in brackets.
 fn parse_hop(text: &str) -> Option<IpAddr> {
-    let inner = text.strip_prefix('[').and_then(|t| t.split(']').next()).unwrap_or(text);
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|t| t.split(']').next())
+        .unwrap_or(text);
     let parsed = inner.parse::<IpAddr>().ok();
-    let parsed = parsed.or_else(|| inner.rsplit_once(':').and_then(|(host, _)| host.parse().ok()));
+    let parsed = parsed.or_else(|| {
+        inner
+            .rsplit_once(':')
+            .and_then(|(host, _)| host.parse().ok())
+    });
     parsed.map(canonical)
 }
 
@@ -98,7 +129,10 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 pub fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(X_REQUEST_ID)?;
     let good = (8..=64).contains(&value.len())
-        && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && value
+            .as_bytes()
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     good.then(|| value.clone())
 }
 
@@ -120,7 +154,14 @@ mod tests {
 
     fn client(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> Client {
         let peer: IpAddr = peer.parse().unwrap();
-        let conn = ConnInfo { id: 1, peer: (peer, 1).into(), local: (peer, 2).into(), listener: "http", protocol: Protocol::Http1, tls: None };
+        let conn = ConnInfo {
+            id: 1,
+            peer: (peer, 1).into(),
+            local: (peer, 2).into(),
+            listener: "http",
+            protocol: Protocol::Http1,
+            tls: None,
+        };
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line));
@@ -134,14 +175,43 @@ mod tests {
         for (peer, forwarded, trusted, wanted) in [
             ("10.0.0.1", &["1.2.3.4"][..], &[][..], "10.0.0.1"),
             ("10.0.0.1", &["1.2.3.4"], &["10.0.0.0/8"], "1.2.3.4"),
-            ("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.9"], &["10.0.0.0/8"], "1.2.3.4"),
-            ("10.0.0.1", &["6.6.6.6", "1.2.3.4"], &["10.0.0.0/8"], "1.2.3.4"),
-            ("10.0.0.1", &["6.6.6.6, rubbish"], &["10.0.0.0/8"], "10.0.0.1"),
-            ("10.0.0.1", &["[2001:db8::1]:80"], &["10.0.0.0/8"], "2001:db8::1"),
+            (
+                "10.0.0.1",
+                &["6.6.6.6, 1.2.3.4, 10.0.0.9"],
+                &["10.0.0.0/8"],
+                "1.2.3.4",
+            ),
+            (
+                "10.0.0.1",
+                &["6.6.6.6", "1.2.3.4"],
+                &["10.0.0.0/8"],
+                "1.2.3.4",
+            ),
+            (
+                "10.0.0.1",
+                &["6.6.6.6, rubbish"],
+                &["10.0.0.0/8"],
+                "10.0.0.1",
+            ),
+            (
+                "10.0.0.1",
+                &["[2001:db8::1]:80"],
+                &["10.0.0.0/8"],
+                "2001:db8::1",
+            ),
             ("10.0.0.1", &["1.2.3.4:99"], &["10.0.0.0/8"], "1.2.3.4"),
-            ("::ffff:10.0.0.1", &["10.0.0.2"], &["10.0.0.0/8"], "10.0.0.2"),
+            (
+                "::ffff:10.0.0.1",
+                &["10.0.0.2"],
+                &["10.0.0.0/8"],
+                "10.0.0.2",
+            ),
         ] {
-            assert_eq!(client(peer, forwarded, trusted).address.to_string(), wanted, "{peer} {forwarded:?}");
+            assert_eq!(
+                client(peer, forwarded, trusted).address.to_string(),
+                wanted,
+                "{peer} {forwarded:?}"
+            );
         }
     }
 
@@ -154,7 +224,12 @@ mod tests {
 
     #[test]
     fn request_ids_have_a_form() {
-        for (id, good) in [("abcdefgh", true), ("abc", false), ("a b c d e f", false), ("0123456789_.-ABC", true)] {
+        for (id, good) in [
+            ("abcdefgh", true),
+            ("abc", false),
+            ("a b c d e f", false),
+            ("0123456789_.-ABC", true),
+        ] {
             let headers = HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static(id))]);
             assert_eq!(given_request_id(&headers).is_some(), good, "{id}");
         }

@@ -2,8 +2,8 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -26,11 +26,17 @@ pub struct Cors {
 impl Cors {
     #[must_use]
     pub fn compile(doc: &CorsDoc) -> Self {
-        let join = |list: &[String]| HeaderValue::try_from(list.join(", ")).unwrap_or(HeaderValue::from_static(""));
+        let join = |list: &[String]| {
+            HeaderValue::try_from(list.join(", ")).unwrap_or(HeaderValue::from_static(""))
+        };
         let any = doc.origins.iter().any(|o| o == "*");
         Self {
             any,
-            origins: doc.origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()).collect(),
+            origins: doc
+                .origins
+                .iter()
+                .filter_map(|o| HeaderValue::from_str(o).ok())
+                .collect(),
             methods: join(&doc.methods),
             headers: doc.headers.iter().map(|h| h.to_ascii_lowercase()).collect(),
             any_header: doc.headers.iter().any(|h| h == "*"),
@@ -38,7 +44,11 @@ impl Cors {
             // Never with a wildcard, whatever the document says.
             credentials: doc.credentials && !any,
             max_age: HeaderValue::from(doc.max_age_s),
-            allowed_methods: doc.methods.iter().filter_map(|m| Method::from_bytes(m.as_bytes()).ok()).collect(),
+            allowed_methods: doc
+                .methods
+                .iter()
+                .filter_map(|m| Method::from_bytes(m.as_bytes()).ok())
+                .collect(),
         }
     }
 
@@ -51,12 +61,21 @@ impl Cors {
     pub fn preflight(&self, request: &HeaderMap) -> Option<HeaderMap> {
         let origin = request.get(ORIGIN)?;
         let method = request.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-        let method_fits = self.allowed_methods.iter().any(|m| m.as_str().as_bytes() == method.as_bytes());
+        let method_fits = self
+            .allowed_methods
+            .iter()
+            .any(|m| m.as_str().as_bytes() == method.as_bytes());
         let asked = request.get(ACCESS_CONTROL_REQUEST_HEADERS);
         let headers_fit = self.any_header
             || asked.is_none_or(|asked| {
-                let names = asked.to_str().unwrap_or("\u{0}").split(',').map(|n| n.trim().to_ascii_lowercase());
-                names.filter(|n| !n.is_empty()).all(|n| self.headers.contains(&n) || is_safe_header(&n))
+                let names = asked
+                    .to_str()
+                    .unwrap_or("\u{0}")
+                    .split(',')
+                    .map(|n| n.trim().to_ascii_lowercase());
+                names
+                    .filter(|n| !n.is_empty())
+                    .all(|n| self.headers.contains(&n) || is_safe_header(&n))
             });
         if !self.allows(origin) || !method_fits || !headers_fit {
             return None;
@@ -75,13 +94,19 @@ impl Cors {
 
     /// Puts the headers into an answer; what a service said itself is replaced, so that there is one voice.
     pub fn apply(&self, request_origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
-        for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
+        for name in [
+            ACCESS_CONTROL_ALLOW_ORIGIN,
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+        ] {
             answer.remove(name);
         }
         if !self.any {
             answer.append(VARY, HeaderValue::from_static("origin"));
         }
-        let Some(origin) = request_origin.filter(|o| self.allows(o)) else { return };
+        let Some(origin) = request_origin.filter(|o| self.allows(o)) else {
+            return;
+        };
         self.origin(answer, origin);
         if let Some(expose) = &self.expose {
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
@@ -89,10 +114,17 @@ impl Cors {
     }
 
     fn origin(&self, out: &mut HeaderMap, origin: &HeaderValue) {
-        let value = if self.any { HeaderValue::from_static("*") } else { origin.clone() };
+        let value = if self.any {
+            HeaderValue::from_static("*")
+        } else {
+            origin.clone()
+        };
         out.insert(ACCESS_CONTROL_ALLOW_ORIGIN, value);
         if self.credentials {
-            out.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            out.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
         }
     }
 }
@@ -100,11 +132,16 @@ impl Cors {
 /// True for a preflight: `OPTIONS` with both headers that only browsers send together.
 #[must_use]
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn is_safe_header(name: &str) -> bool {
-    matches!(name, "accept" | "accept-language" | "content-language" | "content-type" | "range")
+    matches!(
+        name,
+        "accept" | "accept-language" | "content-language" | "content-type" | "range"
+    )
 }
 
 #[cfg(test)]
@@ -120,17 +157,31 @@ mod tests {
     fn preflight(origin: &'static str, method: &'static str, headers: &'static str) -> HeaderMap {
         let mut map = HeaderMap::new();
         map.insert(ORIGIN, HeaderValue::from_static(origin));
-        map.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static(method));
+        map.insert(
+            ACCESS_CONTROL_REQUEST_METHOD,
+            HeaderValue::from_static(method),
+        );
         if !headers.is_empty() {
-            map.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(headers));
+            map.insert(
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                HeaderValue::from_static(headers),
+            );
         }
         map
     }
 
     #[test]
     fn preflights_are_exact() {
-        let cors = cors(json!({"origins": ["https://a.example"], "methods": ["GET", "PUT"], "headers": ["X-Token"], "credentials": true}));
-        let good = cors.preflight(&preflight("https://a.example", "PUT", "x-token, content-type")).expect("allowed");
+        let cors = cors(
+            json!({"origins": ["https://a.example"], "methods": ["GET", "PUT"], "headers": ["X-Token"], "credentials": true}),
+        );
+        let good = cors
+            .preflight(&preflight(
+                "https://a.example",
+                "PUT",
+                "x-token, content-type",
+            ))
+            .expect("allowed");
         assert_eq!(good[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
         assert_eq!(good[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         assert_eq!(good[ACCESS_CONTROL_MAX_AGE], "600");
@@ -141,7 +192,11 @@ mod tests {
             ("https://a.example", "DELETE", ""),
             ("https://a.example", "PUT", "x-other"),
         ] {
-            assert!(cors.preflight(&preflight(origin, method, headers)).is_none(), "{origin} {method} {headers}");
+            assert!(
+                cors.preflight(&preflight(origin, method, headers))
+                    .is_none(),
+                "{origin} {method} {headers}"
+            );
         }
     }
 
@@ -150,13 +205,22 @@ mod tests {
         let exact = cors(json!({"origins": ["https://a.example"], "expose": ["X-A"]}));
         let mut answer = HeaderMap::new();
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        exact.apply(Some(&HeaderValue::from_static("https://b.example")), &mut answer);
+        exact.apply(
+            Some(&HeaderValue::from_static("https://b.example")),
+            &mut answer,
+        );
         assert!(!answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) && answer[VARY] == "origin");
-        exact.apply(Some(&HeaderValue::from_static("https://a.example")), &mut answer);
+        exact.apply(
+            Some(&HeaderValue::from_static("https://a.example")),
+            &mut answer,
+        );
         assert_eq!(answer[ACCESS_CONTROL_EXPOSE_HEADERS], "X-A");
         let any = cors(json!({"origins": ["*"], "credentials": true}));
         let mut answer = HeaderMap::new();
-        any.apply(Some(&HeaderValue::from_static("https://b.example")), &mut answer);
+        any.apply(
+            Some(&HeaderValue::from_static("https://b.example")),
+            &mut answer,
+        );
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert!(!answer.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
     }

@@ -3,14 +3,21 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
-use super::client::{Client, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP, address_value};
+use super::client::{
+    Client, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP, address_value,
+};
 use super::refusal::Refusal;
 
 /// Times that we may have seen a request before it is a loop.
 const MOST_PASSES: usize = 3;
 const PSEUDONYM: &str = "portico";
 /// Our session cookies; no service ever sees or sets them.
-pub const OWN_COOKIES: [&str; 4] = ["__Host-portico_session", "__Host-portico_refresh", "portico_session", "portico_refresh"];
+pub const OWN_COOKIES: [&str; 4] = [
+    "__Host-portico_session",
+    "__Host-portico_refresh",
+    "portico_session",
+    "portico_refresh",
+];
 
 /// Headers that a client could use to be routed or believed as something else.
 fn is_forgery(name: &str, proxied: bool) -> bool {
@@ -21,7 +28,11 @@ fn is_forgery(name: &str, proxied: bool) -> bool {
         return true;
     }
     match rest {
-        "original-url" | "rewrite-url" | "http-method" | "http-method-override" | "method-override" => true,
+        "original-url"
+        | "rewrite-url"
+        | "http-method"
+        | "http-method-override"
+        | "method-override" => true,
         "real-ip" => !proxied,
         _ => rest.starts_with("forwarded-") && !proxied,
     }
@@ -49,10 +60,20 @@ pub fn clean_request(headers: &mut HeaderMap, proxied: bool) {
 pub fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refusal> {
     let own = HeaderValue::from_static(if http2 { "2 portico" } else { "1.1 portico" });
     if headers.contains_key(header::VIA) {
-        let lines = headers.get_all(header::VIA).iter().filter_map(|v| v.to_str().ok());
-        let passes = lines.flat_map(|l| l.split(',')).filter(|hop| hop.split_whitespace().nth(1) == Some(PSEUDONYM)).count();
+        let lines = headers
+            .get_all(header::VIA)
+            .iter()
+            .filter_map(|v| v.to_str().ok());
+        let passes = lines
+            .flat_map(|l| l.split(','))
+            .filter(|hop| hop.split_whitespace().nth(1) == Some(PSEUDONYM))
+            .count();
         if passes > MOST_PASSES {
-            return Err(Refusal::new(StatusCode::LOOP_DETECTED, "gateway.loop", "the request went through this gateway before"));
+            return Err(Refusal::new(
+                StatusCode::LOOP_DETECTED,
+                "gateway.loop",
+                "the request went through this gateway before",
+            ));
         }
         headers.append(header::VIA, own);
     } else {
@@ -62,10 +83,24 @@ pub fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refusal> {
 }
 
 /// Tells the service about the client. Behind a trusted proxy its list goes on, else ours begins.
-pub fn forward_client(headers: &mut HeaderMap, client: &Client, peer: HeaderValue, host: Option<&HeaderValue>) {
+pub fn forward_client(
+    headers: &mut HeaderMap,
+    client: &Client,
+    peer: HeaderValue,
+    host: Option<&HeaderValue>,
+) {
     if client.proxied {
-        let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
-        let list = if before.is_empty() { peer } else { HeaderValue::try_from(format!("{before}, {}", client.peer)).unwrap_or(peer) };
+        let before = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .collect::<Vec<_>>()
+            .join(", ");
+        let list = if before.is_empty() {
+            peer
+        } else {
+            HeaderValue::try_from(format!("{before}, {}", client.peer)).unwrap_or(peer)
+        };
         headers.insert(X_FORWARDED_FOR, list);
     } else {
         headers.insert(X_FORWARDED_FOR, peer);
@@ -85,8 +120,15 @@ pub fn take_credentials(headers: &mut HeaderMap, forward: bool) {
         headers.remove(header::AUTHORIZATION);
         headers.remove("x-api-key");
     }
-    if headers.get_all(header::COOKIE).iter().any(|v| memchr::memmem::find(v.as_bytes(), b"portico_").is_some()) {
-        let lines = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    if headers
+        .get_all(header::COOKIE)
+        .iter()
+        .any(|v| memchr::memmem::find(v.as_bytes(), b"portico_").is_some())
+    {
+        let lines = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|v| v.to_str().ok());
         let kept: Vec<&str> = lines
             .flat_map(|line| line.split(';'))
             .map(str::trim)
@@ -117,11 +159,21 @@ pub fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
     }
     if headers.contains_key(header::SET_COOKIE) {
         let is_own = |v: &HeaderValue| {
-            let name = v.as_bytes().split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
+            let name = v
+                .as_bytes()
+                .split(|b| *b == b'=')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii();
             OWN_COOKIES.iter().any(|own| own.as_bytes() == name)
         };
         if headers.get_all(header::SET_COOKIE).iter().any(is_own) {
-            let kept: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().filter(|v| !is_own(v)).cloned().collect();
+            let kept: Vec<HeaderValue> = headers
+                .get_all(header::SET_COOKIE)
+                .iter()
+                .filter(|v| !is_own(v))
+                .cloned()
+                .collect();
             headers.remove(header::SET_COOKIE);
             for value in kept {
                 headers.append(header::SET_COOKIE, value);
@@ -137,7 +189,10 @@ mod tests {
     fn map(list: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in list {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         map
     }
@@ -145,9 +200,18 @@ mod tests {
     #[test]
     fn forged_headers_never_pass() {
         let forged = [
-            ("x-portico-user", "root"), ("x-portico-anything", "1"), ("x_portico_user", "root"), ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-host", "evil"), ("forwarded", "for=1"), ("x-real-ip", "1.1.1.1"), ("x-original-url", "/admin"),
-            ("x-rewrite-url", "/admin"), ("x-http-method-override", "DELETE"), ("accept", "*/*"), ("x-request-id", "a"),
+            ("x-portico-user", "root"),
+            ("x-portico-anything", "1"),
+            ("x_portico_user", "root"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
+            ("x-http-method-override", "DELETE"),
+            ("accept", "*/*"),
+            ("x-request-id", "a"),
         ];
         let mut strange = map(&forged);
         clean_request(&mut strange, false);
@@ -164,18 +228,37 @@ mod tests {
         let mut once = map(&[("via", "1.1 other, 1.1 portico")]);
         assert!(mark_via(&mut once, false).is_ok());
         assert_eq!(once.get_all("via").iter().count(), 2);
-        let mut often = map(&[("via", "1.1 portico, 2 portico"), ("via", "1.1 portico, 1.1 portico")]);
-        assert_eq!(mark_via(&mut often, true).unwrap_err().status, StatusCode::LOOP_DETECTED);
+        let mut often = map(&[
+            ("via", "1.1 portico, 2 portico"),
+            ("via", "1.1 portico, 1.1 portico"),
+        ]);
+        assert_eq!(
+            mark_via(&mut often, true).unwrap_err().status,
+            StatusCode::LOOP_DETECTED
+        );
     }
 
     #[test]
     fn own_cookies_stay_here() {
-        let mut headers = map(&[("cookie", "a=1; portico_session=s; b=2"), ("cookie", "__Host-portico_refresh=r"), ("authorization", "Bearer x")]);
+        let mut headers = map(&[
+            ("cookie", "a=1; portico_session=s; b=2"),
+            ("cookie", "__Host-portico_refresh=r"),
+            ("authorization", "Bearer x"),
+        ]);
         take_credentials(&mut headers, true);
-        assert_eq!((&headers["cookie"], headers.contains_key("authorization")), (&HeaderValue::from_static("a=1; b=2"), true));
+        assert_eq!(
+            (&headers["cookie"], headers.contains_key("authorization")),
+            (&HeaderValue::from_static("a=1; b=2"), true)
+        );
         take_credentials(&mut headers, false);
         assert!(!headers.contains_key("authorization"));
-        let mut answer = map(&[("set-cookie", "portico_session=evil; Path=/"), ("set-cookie", "a=1"), ("x-portico-user", "x"), ("server", "y"), ("clear-site-data", "*")]);
+        let mut answer = map(&[
+            ("set-cookie", "portico_session=evil; Path=/"),
+            ("set-cookie", "a=1"),
+            ("x-portico-user", "x"),
+            ("server", "y"),
+            ("clear-site-data", "*"),
+        ]);
         clean_response(&mut answer, true);
         assert_eq!(answer.len(), 1);
         assert_eq!(answer["set-cookie"], "a=1");
@@ -183,11 +266,31 @@ mod tests {
 
     #[test]
     fn the_client_is_told_and_a_strangers_word_replaced() {
-        let client = Client { address: [1, 2, 3, 4].into(), peer: [10, 0, 0, 1].into(), proxied: true, direct_loopback: false, https: true };
-        let mut headers = map(&[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-host", "shop.example")]);
-        forward_client(&mut headers, &client, address_value(client.peer), Some(&HeaderValue::from_static("inner")));
+        let client = Client {
+            address: [1, 2, 3, 4].into(),
+            peer: [10, 0, 0, 1].into(),
+            proxied: true,
+            direct_loopback: false,
+            https: true,
+        };
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "shop.example"),
+        ]);
+        forward_client(
+            &mut headers,
+            &client,
+            address_value(client.peer),
+            Some(&HeaderValue::from_static("inner")),
+        );
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.1");
-        assert_eq!((&headers["x-forwarded-proto"], &headers["x-forwarded-host"]), (&HeaderValue::from_static("https"), &HeaderValue::from_static("shop.example")));
+        assert_eq!(
+            (&headers["x-forwarded-proto"], &headers["x-forwarded-host"]),
+            (
+                &HeaderValue::from_static("https"),
+                &HeaderValue::from_static("shop.example")
+            )
+        );
         assert_eq!(headers["x-real-ip"], "1.2.3.4");
     }
 }

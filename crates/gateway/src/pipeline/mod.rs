@@ -1,6 +1,24 @@
 //! The way of a request: a fixed sequence of plain functions (GW-20).
 
+mod authorise;
+mod cached;
+pub mod client;
 pub mod cors;
+pub mod door;
+mod files;
+mod forward;
+pub mod gate;
+mod hygiene;
+pub mod metrics;
+mod out;
+mod record;
+pub mod refusal;
+mod secure;
 pub mod settings;
 pub mod signature;
 pub mod transform;
+mod way;
+
+pub use door::Door;
+pub use gate::{BreakerEvent, BreakerListener, Builtins, Gate, Parts};
+pub(crate) use metrics::Families;

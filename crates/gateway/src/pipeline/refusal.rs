@@ -24,7 +24,14 @@ pub struct Refusal {
 impl Refusal {
     #[must_use]
     pub const fn new(status: StatusCode, code: &'static str, detail: &'static str) -> Self {
-        Self { status, code, detail: Cow::Borrowed(detail), retry_after_s: None, limited: None, more: None }
+        Self {
+            status,
+            code,
+            detail: Cow::Borrowed(detail),
+            retry_after_s: None,
+            limited: None,
+            more: None,
+        }
     }
 
     #[must_use]
@@ -46,7 +53,8 @@ impl Refusal {
         Self {
             retry_after_s: Some(refused.retry_after_s),
             limited: Some(Box::new(refused)),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "gateway.rate_limited", "").with_detail(detail)
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "gateway.rate_limited", "")
+                .with_detail(detail)
         }
     }
 
@@ -54,17 +62,35 @@ impl Refusal {
     #[must_use]
     pub fn upstream(kind: &SendErrorKind) -> Self {
         match kind {
-            SendErrorKind::Connect(_) | SendErrorKind::Reset | SendErrorKind::Refused | SendErrorKind::AddressNotAllowed => {
-                Self::new(StatusCode::BAD_GATEWAY, "gateway.upstream_unreachable", "the service cannot be reached")
-            }
-            SendErrorKind::Timeout(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, "gateway.upstream_timeout", "the service did not answer in time"),
-            SendErrorKind::Invalid(_) => Self::new(StatusCode::BAD_GATEWAY, "gateway.upstream_invalid", "the service's answer is not valid"),
-            SendErrorKind::QueueFull => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "gateway.overloaded", "too many requests wait for the service").retry_after(1)
-            }
-            SendErrorKind::HeadTooLarge => {
-                Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "gateway.headers_too_large", "the request's headers are too large to forward")
-            }
+            SendErrorKind::Connect(_)
+            | SendErrorKind::Reset
+            | SendErrorKind::Refused
+            | SendErrorKind::AddressNotAllowed => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "gateway.upstream_unreachable",
+                "the service cannot be reached",
+            ),
+            SendErrorKind::Timeout(_) => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "gateway.upstream_timeout",
+                "the service did not answer in time",
+            ),
+            SendErrorKind::Invalid(_) => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "gateway.upstream_invalid",
+                "the service's answer is not valid",
+            ),
+            SendErrorKind::QueueFull => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "gateway.overloaded",
+                "too many requests wait for the service",
+            )
+            .retry_after(1),
+            SendErrorKind::HeadTooLarge => Self::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "gateway.headers_too_large",
+                "the request's headers are too large to forward",
+            ),
             SendErrorKind::RequestBody(error) => Self::body(error),
         }
     }
@@ -73,10 +99,20 @@ impl Refusal {
     #[must_use]
     pub fn body(error: &BodyError) -> Self {
         match error {
-            BodyError::TooLarge { limit } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "gateway.body_too_large", "")
-                .with_detail(format!("the body is longer than {limit} bytes")),
-            BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "gateway.body_timeout", "the body came too slowly"),
-            BodyError::Framing { .. } => Self::new(StatusCode::BAD_REQUEST, "gateway.bad_framing", "the body's framing is broken"),
+            BodyError::TooLarge { limit } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "gateway.body_too_large", "")
+                    .with_detail(format!("the body is longer than {limit} bytes"))
+            }
+            BodyError::TooSlow => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "gateway.body_timeout",
+                "the body came too slowly",
+            ),
+            BodyError::Framing { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "gateway.bad_framing",
+                "the body's framing is broken",
+            ),
             _ => Self::new(client_gone(), "gateway.client_gone", "the client went away"),
         }
     }
@@ -84,18 +120,32 @@ impl Refusal {
     /// The answer; `grpc` when the request was one of gRPC.
     #[must_use]
     pub fn answer(&self, request_id: &HeaderValue, grpc: bool) -> Response<RespBody> {
-        let mut response = if grpc { self.grpc() } else { self.problem(request_id) };
+        let mut response = if grpc {
+            self.grpc()
+        } else {
+            self.problem(request_id)
+        };
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         if let Some(refused) = &self.limited {
             limit::headers::write_refused(headers, refused);
         } else if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = if self.code == "gateway.token_invalid" { "Bearer error=\"invalid_token\"" } else { "Bearer" };
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            let challenge = if self.code == "gateway.token_invalid" {
+                "Bearer error=\"invalid_token\""
+            } else {
+                "Bearer"
+            };
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         response
     }
@@ -114,7 +164,10 @@ impl Refusal {
         }
         let mut response = Response::new(RespBody::from(body.to_string()));
         *response.status_mut() = self.status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         response
     }
 
@@ -122,7 +175,10 @@ impl Refusal {
     fn grpc(&self) -> Response<RespBody> {
         let mut response = Response::new(RespBody::empty());
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
         headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
         let message = format!("{}: {}", self.code, self.detail);
         if let Ok(message) = HeaderValue::try_from(percent(&message)) {
@@ -141,8 +197,11 @@ pub fn client_gone() -> StatusCode {
 /// True for requests of gRPC.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// gRPC's status for one of HTTP.
@@ -164,14 +223,15 @@ pub fn grpc_status(status: StatusCode) -> u16 {
 
 /// `grpc-message`: visible ASCII but `%`, the rest percent-encoded.
 fn percent(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, b| {
-        if (b' '..=b'~').contains(&b) && b != b'%' {
-            out.push(char::from(b));
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-        out
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut out, b| {
+            if (b' '..=b'~').contains(&b) && b != b'%' {
+                out.push(char::from(b));
+            } else {
+                out.push_str(&format!("%{b:02X}"));
+            }
+            out
+        })
 }
 
 #[cfg(test)]
@@ -180,26 +240,64 @@ mod tests {
 
     #[tokio::test]
     async fn problems_have_code_and_request_id() {
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "gateway.no_instance", "nobody is ready").retry_after(1);
+        let refusal = Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "gateway.no_instance",
+            "nobody is ready",
+        )
+        .retry_after(1);
         let response = refusal.answer(&HeaderValue::from_static("r-1"), false);
-        assert_eq!((response.status().as_u16(), &response.headers()[header::RETRY_AFTER]), (503, &HeaderValue::from_static("1")));
-        let body: serde_json::Value = serde_json::from_slice(&response.into_body().collect(4096).await.unwrap()).unwrap();
-        assert_eq!((body["code"].as_str(), body["request_id"].as_str(), body["status"].as_u64()), (Some("gateway.no_instance"), Some("r-1"), Some(503)));
+        assert_eq!(
+            (
+                response.status().as_u16(),
+                &response.headers()[header::RETRY_AFTER]
+            ),
+            (503, &HeaderValue::from_static("1"))
+        );
+        let body: serde_json::Value =
+            serde_json::from_slice(&response.into_body().collect(4096).await.unwrap()).unwrap();
+        assert_eq!(
+            (
+                body["code"].as_str(),
+                body["request_id"].as_str(),
+                body["status"].as_u64()
+            ),
+            (Some("gateway.no_instance"), Some("r-1"), Some(503))
+        );
     }
 
     #[test]
     fn grpc_callers_get_a_status() {
         let mut headers = HeaderMap::new();
-        for (kind, yes) in [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc;x", true), ("application/grpc-web", false), ("application/json", false)] {
+        for (kind, yes) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
             assert_eq!(is_grpc(&headers), yes, "{kind}");
         }
-        for (status, code) in [(401, 16), (403, 7), (404, 12), (429, 8), (502, 14), (503, 14), (504, 4), (413, 8)] {
+        for (status, code) in [
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 8),
+            (502, 14),
+            (503, 14),
+            (504, 4),
+            (413, 8),
+        ] {
             assert_eq!(grpc_status(StatusCode::from_u16(status).unwrap()), code);
         }
-        let response = Refusal::new(StatusCode::NOT_FOUND, "gateway.service_not_found", "nö").answer(&HeaderValue::from_static("r"), true);
+        let response = Refusal::new(StatusCode::NOT_FOUND, "gateway.service_not_found", "nö")
+            .answer(&HeaderValue::from_static("r"), true);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "12");
-        assert_eq!(response.headers()["grpc-message"], "gateway.service_not_found: n%C3%B6");
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "gateway.service_not_found: n%C3%B6"
+        );
     }
 }

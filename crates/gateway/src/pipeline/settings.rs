@@ -8,7 +8,14 @@ use crate::balance::BreakerSettings;
 use crate::objects::doc::PolicyName;
 use crate::upstream::PoolLimits;
 
-const fn whole(key: &'static str, default: &'static str, min: i64, max: i64, title: &'static str, zh: &'static str) -> Declaration {
+const fn whole(
+    key: &'static str,
+    default: &'static str,
+    min: i64,
+    max: i64,
+    title: &'static str,
+    zh: &'static str,
+) -> Declaration {
     Declaration::new(key, Kind::Integer { min, max }, default, title, zh)
 }
 
@@ -150,11 +157,19 @@ mod tests {
     #[test]
     fn every_default_fits_its_declaration_and_its_type() {
         for declaration in DECLARATIONS {
-            let value: serde_json::Value = serde_json::from_str(declaration.default).expect(declaration.key);
+            let value: serde_json::Value =
+                serde_json::from_str(declaration.default).expect(declaration.key);
             assert_eq!(declaration.check(&value), Ok(()), "{}", declaration.key);
         }
         let values = Values::read(&Settings::defaults());
-        assert_eq!((values.attempts, values.breaker.open_ms, values.slow_start_ms), (2, 30_000, 15_000));
+        assert_eq!(
+            (
+                values.attempts,
+                values.breaker.open_ms,
+                values.slow_start_ms
+            ),
+            (2, 30_000, 15_000)
+        );
         assert_eq!(pool_limits(&Settings::defaults()).connections, 1024);
     }
 }

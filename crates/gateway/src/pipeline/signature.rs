@@ -44,15 +44,37 @@ impl Wire {
             list.join(between)
         };
         let texts = [
-            (USER, if known { principal.subject.to_string() } else { String::new() }),
+            (
+                USER,
+                if known {
+                    principal.subject.to_string()
+                } else {
+                    String::new()
+                },
+            ),
             (TENANT, tenant),
-            (SESSION, principal.session.as_deref().unwrap_or("").to_owned()),
+            (
+                SESSION,
+                principal.session.as_deref().unwrap_or("").to_owned(),
+            ),
             (ROLES, sorted(&principal.roles, ",")),
             (SCOPES, sorted(&principal.scopes, " ")),
-            (AAL, if known { principal.aal.to_string() } else { String::new() }),
+            (
+                AAL,
+                if known {
+                    principal.aal.to_string()
+                } else {
+                    String::new()
+                },
+            ),
         ];
         // What cannot stand in a header is left empty rather than altered: no service must mistake one for another.
-        let values = texts.map(|(name, text)| (name, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))));
+        let values = texts.map(|(name, text)| {
+            (
+                name,
+                HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),
+            )
+        });
         let mut lines = String::new();
         for (name, value) in &values {
             let short = name.as_str().trim_start_matches("x-portico-");
@@ -62,7 +84,10 @@ impl Wire {
             lines.push('\n');
         }
         lines.push_str("request-id:");
-        Self { values, lines: lines.into() }
+        Self {
+            values,
+            lines: lines.into(),
+        }
     }
 
     /// Puts the headers of the principal and the request into a request.
@@ -121,7 +146,8 @@ impl Signer {
         base.extend_from_slice(what.request_id.as_bytes());
         let tag = hmac::sign(&self.0, &base);
         let mut text = *b"v1=0000000000000000000000000000000000000000000000000000000000000000";
-        hex::encode_to_slice(tag.as_ref(), &mut text[3..]).expect("SHA-256 has 32 bytes, 64 digits");
+        hex::encode_to_slice(tag.as_ref(), &mut text[3..])
+            .expect("SHA-256 has 32 bytes, 64 digits");
         HeaderValue::from_bytes(&text).expect("hexadecimal digits are visible")
     }
 }
@@ -171,14 +197,23 @@ mod tests {
             scopes: identity.scopes.clone().into(),
             session: (!identity.session.is_empty()).then(|| Arc::from(identity.session.as_str())),
             aal: identity.aal.parse().expect("a level"),
-            ..Principal::new(PrincipalKind::User, identity.user.as_str(), id::TENANT_DEFAULT)
+            ..Principal::new(
+                PrincipalKind::User,
+                identity.user.as_str(),
+                id::TENANT_DEFAULT,
+            )
         }
     }
 
     #[test]
     fn signatures_are_the_golden_ones_that_every_sdk_checks() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk/golden/signature.json");
-        let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).expect("the golden file")).expect("its form");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../sdk/golden/signature.json"
+        );
+        let golden: Golden =
+            serde_json::from_str(&std::fs::read_to_string(path).expect("the golden file"))
+                .expect("its form");
         assert!(golden.cases.len() >= 4);
         for case in golden.cases {
             let wire = Wire::of(&principal(&case.identity), Some(&case.identity.tenant));
@@ -186,11 +221,25 @@ mod tests {
             let method = Method::from_bytes(case.method.as_bytes()).expect("a method");
             let mut headers = HeaderMap::new();
             wire.write(&mut headers, &request_id);
-            let signed = Signed { now_ms: case.timestamp_ms, method: &method, target: &case.target, request_id: &request_id };
+            let signed = Signed {
+                now_ms: case.timestamp_ms,
+                method: &method,
+                target: &case.target,
+                request_id: &request_id,
+            };
             Signer::new(case.secret.as_bytes()).sign(&mut headers, &wire, &signed);
-            assert!(case.base.ends_with(&format!("{}{}", wire.lines, case.identity.request_id)), "{}", case.name);
+            assert!(
+                case.base
+                    .ends_with(&format!("{}{}", wire.lines, case.identity.request_id)),
+                "{}",
+                case.name
+            );
             assert_eq!(headers[SIGNATURE], case.signature, "{}", case.name);
-            assert_eq!(headers.len(), 9, "each header is there once, even when empty");
+            assert_eq!(
+                headers.len(),
+                9,
+                "each header is there once, even when empty"
+            );
         }
     }
 }

@@ -37,7 +37,9 @@ impl Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find('{') {
-            let Some(close) = rest[open..].find('}') else { break };
+            let Some(close) = rest[open..].find('}') else {
+                break;
+            };
             let name = &rest[open + 1..open + close];
             let part = match name {
                 "principal.user" => Part::User,
@@ -63,7 +65,11 @@ impl Template {
     /// The text with all places filled.
     #[must_use]
     pub fn fill(&self, with: &Fill<'_>) -> String {
-        let find = |list: &[(&str, &str)], name: &str| list.iter().find(|(n, _)| *n == name).map_or(String::new(), |(_, v)| (*v).to_owned());
+        let find = |list: &[(&str, &str)], name: &str| {
+            list.iter()
+                .find(|(n, _)| *n == name)
+                .map_or(String::new(), |(_, v)| (*v).to_owned())
+        };
         self.0
             .iter()
             .map(|part| match part {
@@ -109,9 +115,17 @@ struct Ops {
 impl Ops {
     fn compile(doc: &HeaderOps) -> Self {
         let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).ok();
-        let values = |map: &IndexMap<String, String>| map.iter().filter_map(|(n, v)| Some((name(n)?, Template::parse(v)))).collect();
+        let values = |map: &IndexMap<String, String>| {
+            map.iter()
+                .filter_map(|(n, v)| Some((name(n)?, Template::parse(v))))
+                .collect()
+        };
         Self {
-            rename: doc.rename.iter().filter_map(|(a, b)| Some((name(a)?, name(b)?))).collect(),
+            rename: doc
+                .rename
+                .iter()
+                .filter_map(|(a, b)| Some((name(a)?, name(b)?)))
+                .collect(),
             remove: doc.remove.iter().filter_map(|n| name(n)).collect(),
             set: values(&doc.set),
             add: values(&doc.add),
@@ -150,7 +164,11 @@ impl Transform {
             request: Ops::compile(&doc.request_headers),
             response: Ops::compile(&doc.response_headers),
             query: doc.query.clone(),
-            status: doc.status.iter().filter_map(|(a, b)| Some((*a, StatusCode::from_u16(*b).ok()?))).collect(),
+            status: doc
+                .status
+                .iter()
+                .filter_map(|(a, b)| Some((*a, StatusCode::from_u16(*b).ok()?)))
+                .collect(),
             force_security_headers: doc.force_security_headers,
             frame_same_origin: doc.frame_same_origin,
         }
@@ -167,7 +185,10 @@ impl Transform {
     /// The status that the client gets.
     #[must_use]
     pub fn status(&self, status: StatusCode) -> StatusCode {
-        self.status.iter().find(|(from, _)| *from == status.as_u16()).map_or(status, |(_, to)| *to)
+        self.status
+            .iter()
+            .find(|(from, _)| *from == status.as_u16())
+            .map_or(status, |(_, to)| *to)
     }
 
     /// The query with its changes; nothing when there are none to make.
@@ -197,15 +218,28 @@ mod tests {
 
     use super::*;
 
-    const WITH: Fill<'static> =
-        Fill { user: "ann", tenant: "acme", request_id: "r1", params: &[("id", "7"), ("evil", "a\r\nX: y")], other: &[("path", "/x")] };
+    const WITH: Fill<'static> = Fill {
+        user: "ann",
+        tenant: "acme",
+        request_id: "r1",
+        params: &[("id", "7"), ("evil", "a\r\nX: y")],
+        other: &[("path", "/x")],
+    };
 
     #[test]
     fn templates_are_filled() {
-        assert_eq!(Template::parse("{principal.user}@{principal.tenant} {request.id}/{route.id}{path}").fill(&WITH), "ann@acme r1/7/x");
+        assert_eq!(
+            Template::parse("{principal.user}@{principal.tenant} {request.id}/{route.id}{path}")
+                .fill(&WITH),
+            "ann@acme r1/7/x"
+        );
         assert_eq!(Template::parse("plain { text").fill(&WITH), "plain { text");
         assert_eq!(Template::parse("").fill(&WITH), "");
-        assert_eq!(Template::parse("{route.evil}").header(&WITH), None, "a line end never gets into a header");
+        assert_eq!(
+            Template::parse("{route.evil}").header(&WITH),
+            None,
+            "a line end never gets into a header"
+        );
     }
 
     #[test]
@@ -221,7 +255,13 @@ mod tests {
             .into_iter()
             .collect();
         transform.request(&mut headers, &WITH);
-        assert_eq!((&headers["x-b"], &headers["x-d"]), (&HeaderValue::from_static("1"), &HeaderValue::from_static("ann")));
+        assert_eq!(
+            (&headers["x-b"], &headers["x-d"]),
+            (
+                &HeaderValue::from_static("1"),
+                &HeaderValue::from_static("ann")
+            )
+        );
         assert!(!headers.contains_key("x-a") && !headers.contains_key("x-c"));
         assert_eq!(headers.get_all("x-e").iter().count(), 2);
         let query = transform.query(Some("old=1&gone=2&user=forged&x=a%20b"), &WITH);

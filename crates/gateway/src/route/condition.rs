@@ -14,11 +14,14 @@ const MAX_REGEX: usize = 64 * 1024;
 /// Says what is wrong with it, on one line.
 pub fn regex(text: &str) -> Result<Regex, String> {
     let whole = format!("^(?:{text})$");
-    regex::RegexBuilder::new(&whole).size_limit(MAX_REGEX).build().map_err(|e| {
-        let text = e.to_string();
-        let last = text.lines().next_back().unwrap_or("is not an expression");
-        last.trim_start_matches("error: ").to_owned()
-    })
+    regex::RegexBuilder::new(&whole)
+        .size_limit(MAX_REGEX)
+        .build()
+        .map_err(|e| {
+            let text = e.to_string();
+            let last = text.lines().next_back().unwrap_or("is not an expression");
+            last.trim_start_matches("error: ").to_owned()
+        })
 }
 
 /// All conditions of one route.
@@ -40,8 +43,13 @@ impl Test {
     fn of(condition: &FieldMatch) -> Option<Self> {
         match condition {
             FieldMatch { is: Some(text), .. } => Some(Self::Is(text.as_str().into())),
-            FieldMatch { regex: Some(text), .. } => regex(text).ok().map(Self::Regex),
-            FieldMatch { present: Some(wanted), .. } => Some(Self::Present(*wanted)),
+            FieldMatch {
+                regex: Some(text), ..
+            } => regex(text).ok().map(Self::Regex),
+            FieldMatch {
+                present: Some(wanted),
+                ..
+            } => Some(Self::Present(*wanted)),
             _ => None,
         }
     }
@@ -58,14 +66,33 @@ impl Test {
 impl Conditions {
     /// Compiles conditions; nothing when one of them cannot be (the document was never checked).
     #[must_use]
-    pub fn compile(methods: &[String], headers: &[FieldMatch], query: &[FieldMatch]) -> Option<Self> {
-        let methods = methods.iter().map(|m| Method::from_bytes(m.as_bytes()).ok()).collect::<Option<_>>()?;
+    pub fn compile(
+        methods: &[String],
+        headers: &[FieldMatch],
+        query: &[FieldMatch],
+    ) -> Option<Self> {
+        let methods = methods
+            .iter()
+            .map(|m| Method::from_bytes(m.as_bytes()).ok())
+            .collect::<Option<_>>()?;
         let headers = headers
             .iter()
-            .map(|c| Some((HeaderName::from_bytes(c.name.as_bytes()).ok()?, Test::of(c)?)))
+            .map(|c| {
+                Some((
+                    HeaderName::from_bytes(c.name.as_bytes()).ok()?,
+                    Test::of(c)?,
+                ))
+            })
             .collect::<Option<_>>()?;
-        let query = query.iter().map(|c| Some((c.name.as_str().into(), Test::of(c)?))).collect::<Option<_>>()?;
-        Some(Self { methods, headers, query })
+        let query = query
+            .iter()
+            .map(|c| Some((c.name.as_str().into(), Test::of(c)?)))
+            .collect::<Option<_>>()?;
+        Some(Self {
+            methods,
+            headers,
+            query,
+        })
     }
 
     /// How many there are: more conditions come first (GW-14).
@@ -91,8 +118,14 @@ impl Conditions {
                 test.holds(headers.get_all(name).iter().filter_map(|v| v.to_str().ok()))
             })
             && self.query.iter().all(|(name, test)| {
-                let pairs: Vec<_> = url::form_urlencoded::parse(query.unwrap_or("").as_bytes()).collect();
-                test.holds(pairs.iter().filter(|(n, _)| **n == **name).map(|(_, v)| &**v))
+                let pairs: Vec<_> =
+                    url::form_urlencoded::parse(query.unwrap_or("").as_bytes()).collect();
+                test.holds(
+                    pairs
+                        .iter()
+                        .filter(|(n, _)| **n == **name)
+                        .map(|(_, v)| &**v),
+                )
             })
     }
 
@@ -107,15 +140,28 @@ impl Conditions {
 mod tests {
     use super::*;
 
-    fn field(name: &str, is: Option<&str>, regex: Option<&str>, present: Option<bool>) -> FieldMatch {
-        FieldMatch { name: name.into(), is: is.map(Into::into), regex: regex.map(Into::into), present }
+    fn field(
+        name: &str,
+        is: Option<&str>,
+        regex: Option<&str>,
+        present: Option<bool>,
+    ) -> FieldMatch {
+        FieldMatch {
+            name: name.into(),
+            is: is.map(Into::into),
+            regex: regex.map(Into::into),
+            present,
+        }
     }
 
     #[test]
     fn every_condition_must_hold() {
         let conditions = Conditions::compile(
             &["GET".to_owned()],
-            &[field("x-a", None, Some("v[0-9]+"), None), field("x-b", None, None, Some(false))],
+            &[
+                field("x-a", None, Some("v[0-9]+"), None),
+                field("x-b", None, None, Some(false)),
+            ],
             &[field("q", Some("1 2"), None, None)],
         )
         .unwrap();
@@ -131,6 +177,9 @@ mod tests {
         headers.remove("x-b");
         headers.insert("x-a", "xv12".parse().unwrap());
         assert!(!conditions.hold(&Method::GET, &headers, Some("q=1+2")));
-        assert!(regex("(").is_err() && Conditions::compile(&[], &[field("x", None, Some("("), None)], &[]).is_none());
+        assert!(
+            regex("(").is_err()
+                && Conditions::compile(&[], &[field("x", None, Some("("), None)], &[]).is_none()
+        );
     }
 }

@@ -44,7 +44,8 @@ impl Endpoints {
     /// Compiles declarations; those that are not well formed were refused at registration and are left out.
     #[must_use]
     pub fn compile(service: &str, declared: &[Endpoint]) -> Self {
-        let mut rules: Vec<(Pattern, EndpointRule)> = declared.iter().filter_map(|e| rule(service, e)).collect();
+        let mut rules: Vec<(Pattern, EndpointRule)> =
+            declared.iter().filter_map(|e| rule(service, e)).collect();
         // Of one path the declaration that says more is tried first.
         rules.sort_by_key(|(_, r)| (r.method.is_none(), r.version.is_none()));
         let mut tree = Tree::default();
@@ -61,7 +62,10 @@ impl Endpoints {
             return None;
         }
         self.0.find(path, |rule| {
-            let method_fits = rule.method.as_ref().is_none_or(|m| m == method || (method == Method::HEAD && m == Method::GET));
+            let method_fits = rule
+                .method
+                .as_ref()
+                .is_none_or(|m| m == method || (method == Method::HEAD && m == Method::GET));
             method_fits && rule.version.as_deref().is_none_or(|v| v == version)
         })
     }
@@ -76,17 +80,28 @@ fn rule(service: &str, declared: &Endpoint) -> Option<(Pattern, EndpointRule)> {
     let cache = declared.cache.map(|hint| {
         Arc::new(RulePolicy {
             mode: Mode::On,
-            scope: if hint.per_user { Scope::User } else { Scope::Auto },
+            scope: if hint.per_user {
+                Scope::User
+            } else {
+                Scope::Auto
+            },
             ttl_s: Some(u64::from(hint.ttl_s)),
             stale_while_revalidate_s: u64::from(hint.stale_while_revalidate_s),
             ..RulePolicy::default()
         })
     });
-    let name = format!("{} {}", declared.method.as_deref().unwrap_or("*"), declared.path);
+    let name = format!(
+        "{} {}",
+        declared.method.as_deref().unwrap_or("*"),
+        declared.path
+    );
     let limits = declared.rate_limit.and_then(|rate| {
         let label = format!("{service} {name}").replace(['"', '\\'], "");
         let limited = |by| Limited::per_second(&label, by, rate.per_s, rate.burst, false);
-        Some(Box::new([limited(Dimension::User)?, limited(Dimension::Address)?]))
+        Some(Box::new([
+            limited(Dimension::User)?,
+            limited(Dimension::Address)?,
+        ]))
     });
     let rule = EndpointRule {
         name: name.into(),
@@ -112,22 +127,45 @@ mod tests {
 
     #[test]
     fn the_most_specific_declaration_wins() {
-        let endpoints = Endpoints::compile("s", &[
-            endpoint(None, "/notes/*"),
-            endpoint(Some("GET"), "/notes/{id}"),
-            endpoint(Some("GET"), "/notes/mine"),
-            endpoint(None, "/notes/mine"),
-            Endpoint { version: Some("2".into()), ..endpoint(Some("GET"), "/notes/mine") },
-        ]);
+        let endpoints = Endpoints::compile(
+            "s",
+            &[
+                endpoint(None, "/notes/*"),
+                endpoint(Some("GET"), "/notes/{id}"),
+                endpoint(Some("GET"), "/notes/mine"),
+                endpoint(None, "/notes/mine"),
+                Endpoint {
+                    version: Some("2".into()),
+                    ..endpoint(Some("GET"), "/notes/mine")
+                },
+            ],
+        );
         let name = |method: &str, path, version| {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            endpoints.find(&method, path, version).map(|r| (r.name.to_string(), r.version.is_some()))
+            endpoints
+                .find(&method, path, version)
+                .map(|r| (r.name.to_string(), r.version.is_some()))
         };
-        assert_eq!(name("GET", "/notes/mine", "1"), Some(("GET /notes/mine".into(), false)));
-        assert_eq!(name("GET", "/notes/mine", "2"), Some(("GET /notes/mine".into(), true)));
-        assert_eq!(name("POST", "/notes/mine", "2"), Some(("* /notes/mine".into(), false)));
-        assert_eq!(name("HEAD", "/notes/7", "1"), Some(("GET /notes/{id}".into(), false)));
-        assert_eq!(name("DELETE", "/notes/7", "1"), Some(("* /notes/*".into(), false)));
+        assert_eq!(
+            name("GET", "/notes/mine", "1"),
+            Some(("GET /notes/mine".into(), false))
+        );
+        assert_eq!(
+            name("GET", "/notes/mine", "2"),
+            Some(("GET /notes/mine".into(), true))
+        );
+        assert_eq!(
+            name("POST", "/notes/mine", "2"),
+            Some(("* /notes/mine".into(), false))
+        );
+        assert_eq!(
+            name("HEAD", "/notes/7", "1"),
+            Some(("GET /notes/{id}".into(), false))
+        );
+        assert_eq!(
+            name("DELETE", "/notes/7", "1"),
+            Some(("* /notes/*".into(), false))
+        );
         assert_eq!(name("GET", "/other", "1"), None);
     }
 }

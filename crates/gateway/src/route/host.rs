@@ -36,7 +36,10 @@ impl Hosts {
     /// Names of the configuration: a domain with its parts, and further hosts.
     #[must_use]
     pub fn new(domain: Option<&str>, hosts: impl IntoIterator<Item = String>) -> Self {
-        let mut this = Self { domain: domain.map(|d| d.to_ascii_lowercase().into()), ..Self::default() };
+        let mut this = Self {
+            domain: domain.map(|d| d.to_ascii_lowercase().into()),
+            ..Self::default()
+        };
         if let Some(domain) = this.domain.clone() {
             let parts = [
                 ("auth.", HostKind::Auth),
@@ -51,7 +54,9 @@ impl Hosts {
             }
         }
         for host in hosts {
-            this.exact.entry(host.to_ascii_lowercase().into()).or_insert(HostKind::Whole);
+            this.exact
+                .entry(host.to_ascii_lowercase().into())
+                .or_insert(HostKind::Whole);
         }
         this
     }
@@ -63,11 +68,14 @@ impl Hosts {
                 let suffix: Box<str> = suffix.to_ascii_lowercase().into();
                 if !self.suffixes.iter().any(|(have, _)| *have == suffix) {
                     self.suffixes.push((suffix, HostKind::Foreign));
-                    self.suffixes.sort_by_key(|(have, _)| std::cmp::Reverse(have.len()));
+                    self.suffixes
+                        .sort_by_key(|(have, _)| std::cmp::Reverse(have.len()));
                 }
             }
             None => {
-                self.exact.entry(pattern.to_ascii_lowercase().into()).or_insert(HostKind::Foreign);
+                self.exact
+                    .entry(pattern.to_ascii_lowercase().into())
+                    .or_insert(HostKind::Foreign);
             }
         }
     }
@@ -88,13 +96,19 @@ impl Hosts {
         {
             return Some(HostKind::Oss);
         }
-        let found = self.suffixes.iter().find(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix));
+        let found = self
+            .suffixes
+            .iter()
+            .find(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix));
         found.map(|(_, kind)| *kind)
     }
 }
 
 fn is_address(host: &str) -> bool {
-    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     inner.parse::<IpAddr>().is_ok()
 }
 
@@ -113,7 +127,9 @@ pub fn is_pattern(text: &str) -> bool {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -152,9 +168,21 @@ mod tests {
 
     #[test]
     fn ports_are_cut() {
-        for (host, wanted) in [("a:80", "a"), ("a", "a"), ("[::1]:8080", "[::1]"), ("[::1]", "[::1]"), ("1.2.3.4:1", "1.2.3.4")] {
+        for (host, wanted) in [
+            ("a:80", "a"),
+            ("a", "a"),
+            ("[::1]:8080", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("1.2.3.4:1", "1.2.3.4"),
+        ] {
             assert_eq!(without_port(host), wanted);
         }
-        assert!(is_pattern("a.b") && is_pattern("*.a.b") && !is_pattern("*.*.a") && !is_pattern("A.b") && !is_pattern("a..b"));
+        assert!(
+            is_pattern("a.b")
+                && is_pattern("*.a.b")
+                && !is_pattern("*.*.a")
+                && !is_pattern("A.b")
+                && !is_pattern("a..b")
+        );
     }
 }

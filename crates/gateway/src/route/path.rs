@@ -61,7 +61,10 @@ pub fn normalise(path: &[u8]) -> Result<Normalised<'_>, BadPath> {
     if is_plain(path) {
         // Plain means visible ASCII, so that this cannot fail.
         let text = std::str::from_utf8(path).map_err(|_| BadPath::Encoding)?;
-        return Ok(Normalised { text: Cow::Borrowed(text), floor: usize::MAX });
+        return Ok(Normalised {
+            text: Cow::Borrowed(text),
+            floor: usize::MAX,
+        });
     }
     let decoded = decode_unreserved(path)?;
     resolve(&decoded)
@@ -110,7 +113,11 @@ fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, BadPath> {
             b'%' if is_unreserved(value) => out.push(value),
             b'%' => out.extend_from_slice(&path[at..at + 3]),
             b'!'..=b'~' => out.push(byte),
-            _ => out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+            _ => out.extend_from_slice(&[
+                b'%',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 15)],
+            ]),
         }
         at += if byte == b'%' { 3 } else { 1 };
     }
@@ -121,7 +128,11 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// The byte that two hexadecimal digits stand for.
 pub(super) fn hex_at(text: &[u8], at: usize) -> Option<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some(digit(*text.get(at)?)? << 4 | digit(*text.get(at + 1)?)?)
 }
 
@@ -130,7 +141,10 @@ const fn is_overlong(before: [u8; 2], value: u8) -> bool {
     if value & 0xc0 != 0x80 {
         return false;
     }
-    matches!((before[1], value), (0xc0 | 0xc1, _) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f))
+    matches!(
+        (before[1], value),
+        (0xc0 | 0xc1, _) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f)
+    )
 }
 
 /// Resolves dot segments and repeated slashes.
@@ -161,7 +175,10 @@ fn resolve(path: &[u8]) -> Result<Normalised<'static>, BadPath> {
         out.push(b'/');
     }
     let text = String::from_utf8(out).map_err(|_| BadPath::Encoding)?;
-    Ok(Normalised { text: Cow::Owned(text), floor })
+    Ok(Normalised {
+        text: Cow::Owned(text),
+        floor,
+    })
 }
 
 /// Refuses what some program behind us would read as a dot segment: `..;x`, `..%2F`, `%5C..`.
@@ -175,7 +192,9 @@ fn check_segment(segment: &[u8]) -> Result<(), BadPath> {
     };
     let mut rest = segment;
     loop {
-        let cut = rest.windows(3).position(|w| w[0] == b'%' && matches!(hex_at(w, 1), Some(b'/' | b'\\')));
+        let cut = rest
+            .windows(3)
+            .position(|w| w[0] == b'%' && matches!(hex_at(w, 1), Some(b'/' | b'\\')));
         let part = &rest[..cut.unwrap_or(rest.len())];
         if hides(part) {
             return Err(BadPath::HiddenDots);
@@ -232,7 +251,10 @@ mod tests {
     use super::*;
 
     fn good(path: &str) -> String {
-        normalise(path.as_bytes()).unwrap_or_else(|e| panic!("{path}: {e}")).into_text().into_owned()
+        normalise(path.as_bytes())
+            .unwrap_or_else(|e| panic!("{path}: {e}"))
+            .into_text()
+            .into_owned()
     }
 
     #[test]
@@ -302,8 +324,24 @@ mod tests {
 
     fn paths() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
-            Just("/"), Just("."), Just(".."), Just("%2e"), Just("%2F"), Just("%5c"), Just("%00"), Just(";"), Just("a"),
-            Just("%61"), Just("%c3%a9"), Just("%"), Just("é"), Just("\\"), Just("%25"), Just(" "), Just("//"), Just("/../"),
+            Just("/"),
+            Just("."),
+            Just(".."),
+            Just("%2e"),
+            Just("%2F"),
+            Just("%5c"),
+            Just("%00"),
+            Just(";"),
+            Just("a"),
+            Just("%61"),
+            Just("%c3%a9"),
+            Just("%"),
+            Just("é"),
+            Just("\\"),
+            Just("%25"),
+            Just(" "),
+            Just("//"),
+            Just("/../"),
         ];
         proptest::collection::vec(piece, 0..24).prop_map(|pieces| format!("/{}", pieces.concat()))
     }

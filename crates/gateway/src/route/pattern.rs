@@ -70,7 +70,9 @@ impl Pattern {
     /// True when it holds no parameter.
     #[must_use]
     pub fn is_literal(&self) -> bool {
-        self.segments.iter().all(|s| matches!(s, Segment::Literal(_)))
+        self.segments
+            .iter()
+            .all(|s| matches!(s, Segment::Literal(_)))
     }
 
     /// The parameters of a path that it is known to match, encoded as they were sent.
@@ -93,21 +95,35 @@ impl Pattern {
 
 fn segment(piece: &str, last: bool) -> Result<Segment, String> {
     let name = |name: &str| {
-        let good = !name.is_empty() && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if good { Ok(name.into()) } else { Err(format!("`{{{name}}}` must be named with letters, digits and `_`")) }
+        let good = !name.is_empty()
+            && name.len() <= 40
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if good {
+            Ok(name.into())
+        } else {
+            Err(format!(
+                "`{{{name}}}` must be named with letters, digits and `_`"
+            ))
+        }
     };
     if piece == "*" || piece.starts_with("{*") {
         if !last {
             return Err("the rest must be the last segment".to_owned());
         }
         let inner = piece.strip_prefix("{*").and_then(|p| p.strip_suffix('}'));
-        return Ok(Segment::Rest(if piece == "*" { "rest".into() } else { name(inner.unwrap_or(""))? }));
+        return Ok(Segment::Rest(if piece == "*" {
+            "rest".into()
+        } else {
+            name(inner.unwrap_or(""))?
+        }));
     }
     if let Some(inner) = piece.strip_prefix('{') {
         return Ok(Segment::Param(name(inner.strip_suffix('}').unwrap_or(""))?));
     }
     if piece.contains(['{', '}', '*', '?', '#', ';', '\\']) || piece == "." || piece == ".." {
-        return Err(format!("`{piece}` is not a segment: a parameter fills a whole segment"));
+        return Err(format!(
+            "`{piece}` is not a segment: a parameter fills a whole segment"
+        ));
     }
     Ok(Segment::Literal(compared(piece).into_owned().into()))
 }
@@ -131,13 +147,21 @@ struct Node<V> {
 
 impl<V> Default for Node<V> {
     fn default() -> Self {
-        Self { literals: HashMap::default(), param: None, here: Vec::new(), rest: Vec::new() }
+        Self {
+            literals: HashMap::default(),
+            param: None,
+            here: Vec::new(),
+            rest: Vec::new(),
+        }
     }
 }
 
 impl<V> Default for Tree<V> {
     fn default() -> Self {
-        Self { root: Node::default(), deepest: 0 }
+        Self {
+            root: Node::default(),
+            deepest: 0,
+        }
     }
 }
 
@@ -162,7 +186,10 @@ impl<V> Tree<V> {
     /// True when nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.root.literals.is_empty() && self.root.param.is_none() && self.root.here.is_empty() && self.root.rest.is_empty()
+        self.root.literals.is_empty()
+            && self.root.param.is_none()
+            && self.root.here.is_empty()
+            && self.root.rest.is_empty()
     }
 
     /// The value of the most specific pattern that `accept` takes. A final slash does not matter.
@@ -181,7 +208,11 @@ impl<V> Tree<V> {
 }
 
 /// Depth is bounded by the deepest pattern; each level has two ways at most, and patterns are few.
-fn walk<'t, V>(node: &'t Node<V>, segments: &[Cow<'_, [u8]>], accept: &mut impl FnMut(&V) -> bool) -> Option<&'t V> {
+fn walk<'t, V>(
+    node: &'t Node<V>,
+    segments: &[Cow<'_, [u8]>],
+    accept: &mut impl FnMut(&V) -> bool,
+) -> Option<&'t V> {
     if let Some((first, behind)) = segments.split_first() {
         if let Some(next) = node.literals.get(&**first)
             && let Some(found) = walk(next, behind, accept)
@@ -213,7 +244,15 @@ mod tests {
 
     #[test]
     fn the_most_specific_pattern_wins() {
-        let tree = tree(&["/", "/notes", "/notes/{id}", "/notes/new", "/notes/{id}/tags/*", "/*", "/notes/new/{*x}"]);
+        let tree = tree(&[
+            "/",
+            "/notes",
+            "/notes/{id}",
+            "/notes/new",
+            "/notes/{id}/tags/*",
+            "/*",
+            "/notes/new/{*x}",
+        ]);
         for (path, wanted) in [
             ("/", "/"),
             ("/notes", "/notes"),
@@ -229,7 +268,10 @@ mod tests {
         ] {
             assert_eq!(tree.find(path, |_| true), Some(&wanted), "{path}");
         }
-        assert_eq!(tree.find("/notes/new", |v| *v != "/notes/new"), Some(&"/notes/new/{*x}"));
+        assert_eq!(
+            tree.find("/notes/new", |v| *v != "/notes/new"),
+            Some(&"/notes/new/{*x}")
+        );
     }
 
     #[test]
@@ -241,8 +283,13 @@ mod tests {
     #[test]
     fn parameters_are_captured_as_sent() {
         let pattern = Pattern::parse("/a/{id}/{*rest}").unwrap();
-        assert_eq!(pattern.capture("/a/x%2Fy/b/c")[..], [("id", "x%2Fy"), ("rest", "b/c")]);
-        for bad in ["a", "/a//b", "/{a}{b}", "/{a}/{a}", "/{*a}/b", "/a*", "/{}", "/.."] {
+        assert_eq!(
+            pattern.capture("/a/x%2Fy/b/c")[..],
+            [("id", "x%2Fy"), ("rest", "b/c")]
+        );
+        for bad in [
+            "a", "/a//b", "/{a}{b}", "/{a}/{a}", "/{*a}/b", "/a*", "/{}", "/..",
+        ] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
     }

@@ -48,21 +48,38 @@ pub struct Filter {
 impl Filter {
     fn of(scope: &Scope) -> Self {
         Self {
-            prefix: scope.path_prefix.as_deref().map(|p| p.trim_end_matches('/').into()),
-            methods: scope.methods.iter().filter_map(|m| Method::from_bytes(m.as_bytes()).ok()).collect(),
+            prefix: scope
+                .path_prefix
+                .as_deref()
+                .map(|p| p.trim_end_matches('/').into()),
+            methods: scope
+                .methods
+                .iter()
+                .filter_map(|m| Method::from_bytes(m.as_bytes()).ok())
+                .collect(),
         }
     }
 
     #[must_use]
     pub fn fits(&self, method: &Method, path: &str) -> bool {
-        let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        (self.methods.is_empty() || self.methods.contains(method)) && self.prefix.as_deref().is_none_or(below)
+        let below = |prefix: &str| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        (self.methods.is_empty() || self.methods.contains(method))
+            && self.prefix.as_deref().is_none_or(below)
     }
 }
 
 /// The first of a list that fits a request.
-pub fn first<'p, T>(list: &'p [(Filter, Arc<T>)], method: &Method, path: &str) -> Option<&'p Arc<T>> {
-    list.iter().find(|(filter, _)| filter.fits(method, path)).map(|(_, it)| it)
+pub fn first<'p, T>(
+    list: &'p [(Filter, Arc<T>)],
+    method: &Method,
+    path: &str,
+) -> Option<&'p Arc<T>> {
+    list.iter()
+        .find(|(filter, _)| filter.fits(method, path))
+        .map(|(_, it)| it)
 }
 
 /// Objects compiled once for all plans.
@@ -77,13 +94,27 @@ pub struct Compiled {
 impl Compiled {
     #[must_use]
     pub fn of(objects: &Objects) -> Self {
-        fn all<D, T>(list: &[Object<D>], scope: impl Fn(&D) -> &Scope, compile: impl Fn(&Object<D>) -> T) -> Vec<(Scope, Arc<T>)> {
-            list.iter().map(|o| (scope(&o.doc).clone(), Arc::new(compile(o)))).collect()
+        fn all<D, T>(
+            list: &[Object<D>],
+            scope: impl Fn(&D) -> &Scope,
+            compile: impl Fn(&Object<D>) -> T,
+        ) -> Vec<(Scope, Arc<T>)> {
+            list.iter()
+                .map(|o| (scope(&o.doc).clone(), Arc::new(compile(o))))
+                .collect()
         }
         Self {
-            limits: all(&objects.limits, |d| &d.scope, |o| Limited::compile(&o.name, &o.doc)),
+            limits: all(
+                &objects.limits,
+                |d| &d.scope,
+                |o| Limited::compile(&o.name, &o.doc),
+            ),
             cors: all(&objects.cors, |d| &d.scope, |o| Cors::compile(&o.doc)),
-            transforms: all(&objects.transforms, |d| &d.scope, |o| Transform::compile(&o.doc)),
+            transforms: all(
+                &objects.transforms,
+                |d| &d.scope,
+                |o| Transform::compile(&o.doc),
+            ),
             cache: all(&objects.cache_rules, |d| &d.scope, |o| o.doc.policy.clone()),
         }
     }
@@ -91,22 +122,38 @@ impl Compiled {
 
 fn about<T>(list: &[(Scope, Arc<T>)], service: &str, route: &str) -> Box<[(Filter, Arc<T>)]> {
     let names = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
-    let fitting = list.iter().filter(|(scope, _)| names(&scope.services, service) && names(&scope.routes, route));
-    fitting.map(|(scope, it)| (Filter::of(scope), Arc::clone(it))).collect()
+    let fitting = list
+        .iter()
+        .filter(|(scope, _)| names(&scope.services, service) && names(&scope.routes, route));
+    fitting
+        .map(|(scope, it)| (Filter::of(scope), Arc::clone(it)))
+        .collect()
 }
 
 impl Plan {
     /// The plan of a service's own route (no document) or of a written one.
     #[must_use]
-    pub fn new(service: &Arc<str>, route: &Arc<str>, label: u32, doc: Option<&RouteDoc>, values: &Values, compiled: &Compiled) -> Self {
+    pub fn new(
+        service: &Arc<str>,
+        route: &Arc<str>,
+        label: u32,
+        doc: Option<&RouteDoc>,
+        values: &Values,
+        compiled: &Compiled,
+    ) -> Self {
         let times = doc.map(|d| d.timeouts).unwrap_or_default();
-        let ms = |wanted: Option<u32>, default: Duration| wanted.map_or(default, |ms| Duration::from_millis(u64::from(ms)));
+        let ms = |wanted: Option<u32>, default: Duration| {
+            wanted.map_or(default, |ms| Duration::from_millis(u64::from(ms)))
+        };
         let retries = doc.map(|d| d.retries.clone()).unwrap_or_default();
         let mut cache = about(&compiled.cache, service, route).into_vec();
         if let Some(rule) = doc.and_then(|d| d.cache.clone()) {
             cache.insert(0, (Filter::default(), Arc::new(rule)));
         }
-        let body_max = match doc.and_then(|d| d.body_max_bytes).unwrap_or(values.body_max) {
+        let body_max = match doc
+            .and_then(|d| d.body_max_bytes)
+            .unwrap_or(values.body_max)
+        {
             0 => u64::MAX,
             bytes => bytes,
         };
@@ -117,11 +164,20 @@ impl Plan {
             connect: ms(times.connect_ms, values.connect),
             first_byte: ms(times.first_byte_ms, values.first_byte),
             between_bytes: ms(times.between_bytes_ms, values.between_bytes),
-            total: times.total_ms.map(|ms| Duration::from_millis(u64::from(ms))),
-            idle_stream: times.idle_stream_s.map_or(values.idle_stream, |s| Duration::from_secs(u64::from(s))),
+            total: times
+                .total_ms
+                .map(|ms| Duration::from_millis(u64::from(ms))),
+            idle_stream: times
+                .idle_stream_s
+                .map_or(values.idle_stream, |s| Duration::from_secs(u64::from(s))),
             attempts: retries.attempts.unwrap_or(values.attempts),
-            retry_statuses: retries.statuses.unwrap_or_else(|| vec![502, 503, 504]).into(),
-            failure_statuses: doc.map(|d| d.failure_statuses.clone().into()).unwrap_or_default(),
+            retry_statuses: retries
+                .statuses
+                .unwrap_or_else(|| vec![502, 503, 504])
+                .into(),
+            failure_statuses: doc
+                .map(|d| d.failure_statuses.clone().into())
+                .unwrap_or_default(),
             access: doc.and_then(|d| d.access.clone()),
             body_max,
             limits: about(&compiled.limits, service, route),

@@ -64,7 +64,9 @@ fn parse(text: &str) -> Option<Version> {
     if let Ok(version) = Version::parse(text) {
         return Some(version);
     }
-    let (numbers, rest) = text.find(['-', '+']).map_or((text, ""), |at| text.split_at(at));
+    let (numbers, rest) = text
+        .find(['-', '+'])
+        .map_or((text, ""), |at| text.split_at(at));
     match numbers.split('.').count() {
         1 => Version::parse(&format!("{numbers}.0.0{rest}")).ok(),
         2 => Version::parse(&format!("{numbers}.0{rest}")).ok(),
@@ -80,9 +82,17 @@ pub fn names(wanted: &str, have: &str) -> bool {
     }
     let plain = |text: &str| text.strip_prefix('v').unwrap_or(text).to_owned();
     let (wanted, have) = (plain(wanted), plain(have));
-    let numeric = !wanted.is_empty() && wanted.split('.').all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    let numeric = !wanted.is_empty()
+        && wanted
+            .split('.')
+            .all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
     let release = have.split(['-', '+']).next().unwrap_or("");
-    numeric && parse(&have).is_some() && (release == wanted || release.strip_prefix(&wanted).is_some_and(|r| r.starts_with('.')))
+    numeric
+        && parse(&have).is_some()
+        && (release == wanted
+            || release
+                .strip_prefix(&wanted)
+                .is_some_and(|r| r.starts_with('.')))
 }
 
 /// What a choice may depend on.
@@ -151,9 +161,13 @@ impl Split {
             stable: doc.stable.as_deref().map(Arc::from),
             candidate: candidate.map(|c| Arc::from(c.version.as_str())),
             weight: candidate.map_or(0, |c| (c.weight * 10.0).round() as u64),
-            matchers: candidate.map_or_else(Vec::new, |c| c.matchers.iter().filter_map(test).collect()),
+            matchers: candidate
+                .map_or_else(Vec::new, |c| c.matchers.iter().filter_map(test).collect()),
             sticky: doc.sticky,
-            pickable: doc.pickable.clone().map_or(Pickable::StableAndCandidate, Pickable::Listed),
+            pickable: doc
+                .pickable
+                .clone()
+                .map_or(Pickable::StableAndCandidate, Pickable::Listed),
         }
     }
 
@@ -177,19 +191,29 @@ impl Split {
     ///
     /// # Errors
     /// Lists the versions that the caller may know of.
-    pub fn pick(&self, wanted: &str, versions: &[Arc<str>], default: &str, principal: &Principal) -> Result<usize, VersionNotFound> {
+    pub fn pick(
+        &self,
+        wanted: &str,
+        versions: &[Arc<str>],
+        default: &str,
+        principal: &Principal,
+    ) -> Result<usize, VersionNotFound> {
         let any = principal.may(&PICK_ANY);
         let allowed = |version: &str| {
             any || match &self.pickable {
                 Pickable::All => true,
                 Pickable::Listed(list) => list.iter().any(|v| v == version),
-                Pickable::StableAndCandidate => version == default || self.candidate() == Some(version),
+                Pickable::StableAndCandidate => {
+                    version == default || self.candidate() == Some(version)
+                }
             }
         };
         let exact = versions.iter().position(|v| **v == *wanted && allowed(v));
-        exact.or_else(|| versions.iter().position(|v| names(wanted, v) && allowed(v))).ok_or_else(|| VersionNotFound {
-            present: versions.iter().filter(|v| allowed(v)).cloned().collect(),
-        })
+        exact
+            .or_else(|| versions.iter().position(|v| names(wanted, v) && allowed(v)))
+            .ok_or_else(|| VersionNotFound {
+                present: versions.iter().filter(|v| allowed(v)).cloned().collect(),
+            })
     }
 
     /// The side of a request whose caller named no version.
@@ -205,7 +229,11 @@ impl Split {
             Sticky::None => asker.dice.below(1000) as u64,
             _ => self.place(asker),
         };
-        if place < self.weight { Side::Candidate } else { Side::Stable }
+        if place < self.weight {
+            Side::Candidate
+        } else {
+            Side::Stable
+        }
     }
 
     /// The caller's place in 0..1000: below the weight it gets the candidate. It never changes, so that
@@ -230,15 +258,27 @@ impl Split {
     }
 
     fn matches(&self, test: &Test, asker: &Asker<'_>) -> bool {
-        let fits = |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|w| w == have);
+        let fits =
+            |wanted: &Option<String>, have: &str| wanted.as_deref().is_none_or(|w| w == have);
         match test {
-            Test::Header(name, value) => asker.headers.get_all(name).iter().any(|v| v.to_str().is_ok_and(|v| fits(value, v))),
-            Test::Cookie(name, value) => cookie(asker.headers, name).is_some_and(|v| fits(value, v)),
-            Test::User(user) => asker.principal.is_authenticated() && *asker.principal.subject == **user,
-            Test::Tenant(tenant) => asker.principal.is_authenticated() && asker.principal.tenant == *tenant,
+            Test::Header(name, value) => asker
+                .headers
+                .get_all(name)
+                .iter()
+                .any(|v| v.to_str().is_ok_and(|v| fits(value, v))),
+            Test::Cookie(name, value) => {
+                cookie(asker.headers, name).is_some_and(|v| fits(value, v))
+            }
+            Test::User(user) => {
+                asker.principal.is_authenticated() && *asker.principal.subject == **user
+            }
+            Test::Tenant(tenant) => {
+                asker.principal.is_authenticated() && asker.principal.tenant == *tenant
+            }
             Test::Role(role) => asker.principal.roles.iter().any(|r| r == role),
             Test::Percent(tenths) => {
-                asker.principal.is_authenticated() && hash(self.seed ^ 1, asker.principal.subject.as_bytes()) % 1000 < *tenths
+                asker.principal.is_authenticated()
+                    && hash(self.seed ^ 1, asker.principal.subject.as_bytes()) % 1000 < *tenths
             }
         }
     }
@@ -246,7 +286,10 @@ impl Split {
 
 fn test(matcher: &Matcher) -> Option<Test> {
     Some(match matcher {
-        Matcher::Header(one) => Test::Header(HeaderName::from_bytes(one.name.as_bytes()).ok()?, one.value.clone()),
+        Matcher::Header(one) => Test::Header(
+            HeaderName::from_bytes(one.name.as_bytes()).ok()?,
+            one.value.clone(),
+        ),
         Matcher::Cookie(one) => Test::Cookie(one.name.clone(), one.value.clone()),
         Matcher::User(user) => Test::User(user.clone()),
         Matcher::Tenant(tenant) => Test::Tenant(*tenant),
@@ -258,8 +301,13 @@ fn test(matcher: &Matcher) -> Option<Test> {
 /// The value of a cookie (RFC 6265 §4.2.1), from however many lines.
 #[must_use]
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(http::header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let lines = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    let mut pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
@@ -267,7 +315,9 @@ pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 #[must_use]
 pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325 ^ seed;
-    mix(bytes.iter().fold(start, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)))
+    mix(bytes.iter().fold(start, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)
+    }))
 }
 
 #[cfg(test)]
@@ -287,7 +337,12 @@ mod tests {
     }
 
     fn side(split: &Split, principal: &Principal, headers: &HeaderMap) -> Side {
-        split.side(&Asker { headers, principal, address: [10, 0, 0, 1].into(), dice: &Dice::new(1) })
+        split.side(&Asker {
+            headers,
+            principal,
+            address: [10, 0, 0, 1].into(),
+            dice: &Dice::new(1),
+        })
     }
 
     #[test]
@@ -298,8 +353,15 @@ mod tests {
         assert_eq!(versions[0], Rank::of("2.0.0-rc.1"));
         assert_eq!(versions[1], Rank::Label("nightly".into()));
         for (wanted, have, yes) in [
-            ("1", "1.4.2", true), ("1.4", "1.4.2", true), ("1.4", "1.40.0", false), ("v1", "1.0.0", true),
-            ("nightly", "nightly", true), ("n", "nightly", false), ("", "1.0.0", false), ("1.", "1.0.0", false), ("2", "2", true),
+            ("1", "1.4.2", true),
+            ("1.4", "1.4.2", true),
+            ("1.4", "1.40.0", false),
+            ("v1", "1.0.0", true),
+            ("nightly", "nightly", true),
+            ("n", "nightly", false),
+            ("", "1.0.0", false),
+            ("1.", "1.0.0", false),
+            ("2", "2", true),
         ] {
             assert_eq!(names(wanted, have), yes, "{wanted} {have}");
         }
@@ -310,9 +372,11 @@ mod tests {
         let empty = HeaderMap::new();
         let mut on_candidate = std::collections::HashSet::new();
         for weight in [0.0, 0.1, 1.0, 5.0, 25.0, 50.0, 100.0] {
-            let split = split(json!({"stable": "1", "candidate": {"version": "2", "weight": weight}}));
-            let now: std::collections::HashSet<u32> =
-                (0..2_000).filter(|i| side(&split, &user(&format!("u{i}")), &empty) == Side::Candidate).collect();
+            let split =
+                split(json!({"stable": "1", "candidate": {"version": "2", "weight": weight}}));
+            let now: std::collections::HashSet<u32> = (0..2_000)
+                .filter(|i| side(&split, &user(&format!("u{i}")), &empty) == Side::Candidate)
+                .collect();
             assert!(on_candidate.is_subset(&now), "at {weight}");
             let share = now.len() as f64 / 20.0;
             assert!((share - weight).abs() < 3.0, "{share} at {weight}");
@@ -322,17 +386,37 @@ mod tests {
 
     #[test]
     fn matchers_choose_the_candidate_whatever_the_weight() {
-        let split = split(json!({"candidate": {"version": "2", "weight": 0, "matchers": [
-            {"header": {"name": "X-Beta", "value": "1"}}, {"cookie": {"name": "beta"}}, {"user": "ann"}, {"role": "tester"}
-        ]}}));
+        let split = split(
+            json!({"candidate": {"version": "2", "weight": 0, "matchers": [
+                {"header": {"name": "X-Beta", "value": "1"}}, {"cookie": {"name": "beta"}}, {"user": "ann"}, {"role": "tester"}
+            ]}}),
+        );
         let headers = |name: &'static str, value: &'static str| {
-            HeaderMap::from_iter([(HeaderName::from_static(name), http::HeaderValue::from_static(value))])
+            HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                http::HeaderValue::from_static(value),
+            )])
         };
-        assert_eq!(side(&split, &user("bob"), &headers("x-beta", "0")), Side::Stable);
-        assert_eq!(side(&split, &user("bob"), &headers("x-beta", "1")), Side::Candidate);
-        assert_eq!(side(&split, &user("bob"), &headers("cookie", "a=b; beta=yes")), Side::Candidate);
-        assert_eq!(side(&split, &user("ann"), &HeaderMap::new()), Side::Candidate);
-        let tester = Principal { roles: Arc::from(["tester".to_owned()]), ..user("eve") };
+        assert_eq!(
+            side(&split, &user("bob"), &headers("x-beta", "0")),
+            Side::Stable
+        );
+        assert_eq!(
+            side(&split, &user("bob"), &headers("x-beta", "1")),
+            Side::Candidate
+        );
+        assert_eq!(
+            side(&split, &user("bob"), &headers("cookie", "a=b; beta=yes")),
+            Side::Candidate
+        );
+        assert_eq!(
+            side(&split, &user("ann"), &HeaderMap::new()),
+            Side::Candidate
+        );
+        let tester = Principal {
+            roles: Arc::from(["tester".to_owned()]),
+            ..user("eve")
+        };
         assert_eq!(side(&split, &tester, &HeaderMap::new()), Side::Candidate);
     }
 
@@ -341,12 +425,18 @@ mod tests {
         let versions: Vec<Arc<str>> = ["3.0.0", "2.1.0", "2.0.0", "1.0.0"].map(Arc::from).into();
         let open = Split::default();
         assert_eq!(open.pick("2", &versions, "3.0.0", &user("a")), Ok(1));
-        let closed = split(json!({"stable": "2.0.0", "candidate": {"version": "3.0.0", "weight": 1.0}}));
+        let closed =
+            split(json!({"stable": "2.0.0", "candidate": {"version": "3.0.0", "weight": 1.0}}));
         assert_eq!(closed.pick("2", &versions, "2.0.0", &user("a")), Ok(2));
         assert_eq!(closed.pick("3.0", &versions, "2.0.0", &user("a")), Ok(0));
-        let refused = closed.pick("1", &versions, "2.0.0", &user("a")).unwrap_err();
+        let refused = closed
+            .pick("1", &versions, "2.0.0", &user("a"))
+            .unwrap_err();
         assert_eq!(refused.present.len(), 2);
-        assert_eq!(closed.pick("1", &versions, "2.0.0", &Principal::operator()), Ok(3));
+        assert_eq!(
+            closed.pick("1", &versions, "2.0.0", &Principal::operator()),
+            Ok(3)
+        );
         let listed = split(json!({"stable": "2.0.0", "pickable": ["1.0.0"]}));
         assert_eq!(listed.pick("1", &versions, "2.0.0", &user("a")), Ok(3));
         assert!(listed.pick("2", &versions, "2.0.0", &user("a")).is_err());

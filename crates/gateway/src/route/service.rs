@@ -90,15 +90,29 @@ impl ServiceNode {
         let instances = state.adopt(&service.instances, build.now_ms);
         let mut versions = group(instances);
         versions.sort_by(|(a, _), (b, _)| Rank::of(b).cmp(&Rank::of(a)));
-        let split = build.release.map_or_else(Split::default, |doc| Split::compile(&service.key.name, doc));
-        let versions: Box<[VersionNode]> =
-            versions.into_iter().map(|(name, nodes)| version(name, &nodes, policy, state)).collect();
+        let split = build
+            .release
+            .map_or_else(Split::default, |doc| Split::compile(&service.key.name, doc));
+        let versions: Box<[VersionNode]> = versions
+            .into_iter()
+            .map(|(name, nodes)| version(name, &nodes, policy, state))
+            .collect();
         let names: Box<[Arc<str>]> = versions.iter().map(|v| Arc::clone(&v.name)).collect();
-        let place = |wanted: Option<&str>| wanted.and_then(|w| versions.iter().position(|v| *v.name == *w));
+        let place =
+            |wanted: Option<&str>| wanted.and_then(|w| versions.iter().position(|v| *v.name == *w));
         let working = |v: &VersionNode| !v.pool.is_empty();
-        let ready = |v: &VersionNode| working(v) && v.instances.iter().any(|i| i.instance.state == InstanceState::Ready);
+        let ready = |v: &VersionNode| {
+            working(v)
+                && v.instances
+                    .iter()
+                    .any(|i| i.instance.state == InstanceState::Ready)
+        };
         // Without a word from the release: the best that can answer, so that a ready instance is never left idle.
-        let best = versions.iter().position(ready).or_else(|| versions.iter().position(working)).unwrap_or(0);
+        let best = versions
+            .iter()
+            .position(ready)
+            .or_else(|| versions.iter().position(working))
+            .unwrap_or(0);
         Self {
             service: Arc::clone(service),
             state: Arc::clone(state),
@@ -117,10 +131,17 @@ impl ServiceNode {
     ///
     /// # Errors
     /// When the caller named one that is not there for it.
-    pub fn version(&self, wanted: Option<&str>, asker: &Asker<'_>) -> Result<Option<usize>, VersionNotFound> {
+    pub fn version(
+        &self,
+        wanted: Option<&str>,
+        asker: &Asker<'_>,
+    ) -> Result<Option<usize>, VersionNotFound> {
         let default = self.names.get(self.default).map_or("", |n| &**n);
         if let Some(wanted) = wanted {
-            return self.split.pick(wanted, &self.names, default, asker.principal).map(Some);
+            return self
+                .split
+                .pick(wanted, &self.names, default, asker.principal)
+                .map(Some);
         }
         let at = match (self.split.side(asker), self.candidate) {
             (Side::Candidate, Some(candidate)) => candidate,
@@ -146,10 +167,18 @@ impl ServiceState {
         let mut loads = self.loads.lock();
         loads.retain(|id, _| instances.iter().any(|i| i.id == *id));
         let was_routable = loads.values().any(|known| known.routable);
-        let median = median(loads.values().filter(|k| k.routable).filter_map(|k| k.load.latency(now_ms)));
+        let median = median(
+            loads
+                .values()
+                .filter(|k| k.routable)
+                .filter_map(|k| k.load.latency(now_ms)),
+        );
         let node = |instance: &Arc<Instance>| {
             let routable = instance.state == InstanceState::Ready;
-            let known = loads.entry(instance.id).or_insert_with(|| Known { load: Arc::default(), routable: false });
+            let known = loads.entry(instance.id).or_insert_with(|| Known {
+                load: Arc::default(),
+                routable: false,
+            });
             if routable && !known.routable && was_routable {
                 // New or back among others that are warm: it begins as they are, and slowly (GW-46, GW-47).
                 if let Some(median) = median {
@@ -163,7 +192,10 @@ impl ServiceState {
                 target: target(instance),
                 load: Arc::clone(&known.load),
                 base: instance.base_path.trim_end_matches('/').into(),
-                signer: instance.secret.as_ref().map(|s| Signer::new(s.expose().as_bytes())),
+                signer: instance
+                    .secret
+                    .as_ref()
+                    .map(|s| Signer::new(s.expose().as_bytes())),
                 instance: Arc::clone(instance),
             })
         };
@@ -184,7 +216,10 @@ fn median(values: impl Iterator<Item = f32>) -> Option<f32> {
 fn group(instances: Vec<Arc<InstanceNode>>) -> Vec<(Arc<str>, Vec<Arc<InstanceNode>>)> {
     let mut versions: Vec<(Arc<str>, Vec<Arc<InstanceNode>>)> = Vec::new();
     for node in instances {
-        match versions.iter_mut().find(|(name, _)| *name == node.instance.version) {
+        match versions
+            .iter_mut()
+            .find(|(name, _)| *name == node.instance.version)
+        {
             Some((_, nodes)) => nodes.push(node),
             None => versions.push((Arc::clone(&node.instance.version), vec![node])),
         }
@@ -192,24 +227,47 @@ fn group(instances: Vec<Arc<InstanceNode>>) -> Vec<(Arc<str>, Vec<Arc<InstanceNo
     versions
 }
 
-fn version(name: Arc<str>, nodes: &[Arc<InstanceNode>], policy: Policy, state: &ServiceState) -> VersionNode {
+fn version(
+    name: Arc<str>,
+    nodes: &[Arc<InstanceNode>],
+    policy: Policy,
+    state: &ServiceState,
+) -> VersionNode {
     let of = |wanted: InstanceState| {
         let fitting = nodes.iter().filter(move |n| n.instance.state == wanted);
-        fitting.map(|n| Member { id: n.instance.id, weight: n.instance.weight, load: Arc::clone(&n.load) }).collect::<Vec<_>>()
+        fitting
+            .map(|n| Member {
+                id: n.instance.id,
+                weight: n.instance.weight,
+                load: Arc::clone(&n.load),
+            })
+            .collect::<Vec<_>>()
     };
     let cursor = state.cursor(&name);
     let mut pool = Pool::new(of(InstanceState::Ready), policy, Arc::clone(&cursor));
     if pool.is_empty() {
         pool = Pool::new(of(InstanceState::Late), policy, cursor);
     }
-    let instances = pool.members().iter().filter_map(|m| nodes.iter().find(|n| n.instance.id == m.id)).cloned().collect();
-    VersionNode { name, pool, instances }
+    let instances = pool
+        .members()
+        .iter()
+        .filter_map(|m| nodes.iter().find(|n| n.instance.id == m.id))
+        .cloned()
+        .collect();
+    VersionNode {
+        name,
+        pool,
+        instances,
+    }
 }
 
 fn target(instance: &Instance) -> Arc<Target> {
     let address = match instance.protocol {
         Protocol::Unix => Address::Unix((&*instance.host).into()),
-        _ => Address::Tcp { host: (&*instance.host).into(), port: instance.port },
+        _ => Address::Tcp {
+            host: (&*instance.host).into(),
+            port: instance.port,
+        },
     };
     let wire = match instance.protocol {
         Protocol::H2c | Protocol::H2 => Wire::Http2,
@@ -221,7 +279,10 @@ fn target(instance: &Instance) -> Arc<Target> {
         insecure: false,
         extra_roots: None,
     });
-    let idle = instance.metadata.get("keep_alive_s").and_then(|s| s.parse::<u64>().ok());
+    let idle = instance
+        .metadata
+        .get("keep_alive_s")
+        .and_then(|s| s.parse::<u64>().ok());
     let idle = idle.map(|s| Duration::from_secs(s.saturating_sub(1).clamp(1, 3_600)));
     Arc::new(Target::new(&instance.id.to_string(), address, wire, tls).with_idle_life(idle))
 }
@@ -286,7 +347,10 @@ pub(crate) mod fixture {
     pub(crate) fn service(name: &str, instances: Vec<Instance>) -> Service {
         Service {
             id: Uuid::from_u128(u128::from(crate::route::release::hash(0, name.as_bytes()))),
-            key: ServiceKey { tenant: None, name: name.into() },
+            key: ServiceKey {
+                tenant: None,
+                name: name.into(),
+            },
             display_name: name.into(),
             description: "".into(),
             builtin: false,
@@ -311,22 +375,62 @@ mod tests {
     use crate::balance::Dice;
     use crate::objects::doc::Candidate;
 
-    fn build(service: Service, state: &Arc<ServiceState>, release: Option<&ReleaseDoc>, now_ms: u64) -> ServiceNode {
-        ServiceNode::build(&Arc::new(service), state, &Build { release, policy: PolicyName::Adaptive, now_ms })
+    fn build(
+        service: Service,
+        state: &Arc<ServiceState>,
+        release: Option<&ReleaseDoc>,
+        now_ms: u64,
+    ) -> ServiceNode {
+        ServiceNode::build(
+            &Arc::new(service),
+            state,
+            &Build {
+                release,
+                policy: PolicyName::Adaptive,
+                now_ms,
+            },
+        )
     }
 
     fn got(node: &ServiceNode, wanted: Option<&str>) -> Option<String> {
         let principal = Principal::anonymous();
-        let asker = Asker { headers: &HeaderMap::new(), principal: &principal, address: [10, 0, 0, 1].into(), dice: &Dice::new(1) };
-        node.version(wanted, &asker).ok().flatten().map(|at| node.versions[at].name.to_string())
+        let asker = Asker {
+            headers: &HeaderMap::new(),
+            principal: &principal,
+            address: [10, 0, 0, 1].into(),
+            dice: &Dice::new(1),
+        };
+        node.version(wanted, &asker)
+            .ok()
+            .flatten()
+            .map(|at| node.versions[at].name.to_string())
     }
 
     #[test]
     fn without_a_release_the_highest_that_works_is_used() {
         let state = Arc::default();
-        let down = Instance { state: InstanceState::Failing, ..instance(3, "2.0.0", 3) };
-        let late = Instance { state: InstanceState::Late, ..instance(4, "1.9.0", 4) };
-        let node = build(service("a", vec![instance(1, "1.0.0", 1), instance(2, "3.0.0-rc.1", 2), down, late]), &state, None, 1);
+        let down = Instance {
+            state: InstanceState::Failing,
+            ..instance(3, "2.0.0", 3)
+        };
+        let late = Instance {
+            state: InstanceState::Late,
+            ..instance(4, "1.9.0", 4)
+        };
+        let node = build(
+            service(
+                "a",
+                vec![
+                    instance(1, "1.0.0", 1),
+                    instance(2, "3.0.0-rc.1", 2),
+                    down,
+                    late,
+                ],
+            ),
+            &state,
+            None,
+            1,
+        );
         assert_eq!(got(&node, None).as_deref(), Some("1.0.0"));
         assert_eq!(got(&node, Some("1.9")).as_deref(), Some("1.9.0"));
         assert_eq!(got(&node, Some("7")), None);
@@ -338,13 +442,30 @@ mod tests {
         let state = Arc::default();
         let release = ReleaseDoc {
             stable: Some("1".into()),
-            candidate: Some(Candidate { version: "2".into(), weight: 100.0, matchers: Vec::new() }),
+            candidate: Some(Candidate {
+                version: "2".into(),
+                weight: 100.0,
+                matchers: Vec::new(),
+            }),
             ..ReleaseDoc::default()
         };
-        let both = build(service("a", vec![instance(1, "1", 1), instance(2, "2", 2)]), &state, Some(&release), 1);
+        let both = build(
+            service("a", vec![instance(1, "1", 1), instance(2, "2", 2)]),
+            &state,
+            Some(&release),
+            1,
+        );
         assert_eq!(got(&both, None).as_deref(), Some("2"));
-        let drained = Instance { state: InstanceState::Draining, ..instance(2, "2", 2) };
-        let one = build(service("a", vec![instance(1, "1", 1), drained]), &state, Some(&release), 1);
+        let drained = Instance {
+            state: InstanceState::Draining,
+            ..instance(2, "2", 2)
+        };
+        let one = build(
+            service("a", vec![instance(1, "1", 1), drained]),
+            &state,
+            Some(&release),
+            1,
+        );
         assert_eq!(got(&one, None).as_deref(), Some("1"));
     }
 
@@ -353,9 +474,18 @@ mod tests {
         let state = Arc::default();
         let first = build(service("a", vec![instance(1, "1", 1)]), &state, None, 1_000);
         let load = Arc::clone(&first.versions[0].instances[0].load);
-        assert_eq!(load.ramped(1_000, 15_000), 1.0, "all are new: nobody begins slowly");
+        assert_eq!(
+            load.ramped(1_000, 15_000),
+            1.0,
+            "all are new: nobody begins slowly"
+        );
         load.seed(1_000, 7_000.0);
-        let second = build(service("a", vec![instance(1, "1", 1), instance(2, "1", 2)]), &state, None, 1_000);
+        let second = build(
+            service("a", vec![instance(1, "1", 1), instance(2, "1", 2)]),
+            &state,
+            None,
+            1_000,
+        );
         assert!(Arc::ptr_eq(&load, &second.versions[0].instances[0].load));
         let new = &second.versions[0].instances[1].load;
         assert_eq!(new.latency(1_000), Some(7_000.0));

@@ -50,13 +50,19 @@ impl Named {
     /// The service that a tenant reaches under this name: its own, else the global one.
     #[must_use]
     pub fn of(&self, tenant: Uuid) -> Option<&Arc<ServiceNode>> {
-        let own = self.tenants.iter().find(|(id, _)| *id == tenant).map(|(_, node)| node);
+        let own = self
+            .tenants
+            .iter()
+            .find(|(id, _)| *id == tenant)
+            .map(|(_, node)| node);
         own.or(self.global.as_ref())
     }
 
     /// All of them, for lists.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ServiceNode>> {
-        self.global.iter().chain(self.tenants.iter().map(|(_, node)| node))
+        self.global
+            .iter()
+            .chain(self.tenants.iter().map(|(_, node)| node))
     }
 }
 
@@ -84,7 +90,11 @@ impl Route {
         };
         one.map(|t| (t.name.as_str(), t.version.as_deref(), 1))
             .into_iter()
-            .chain(several.iter().map(|t| (t.name.as_str(), t.version.as_deref(), t.weight)))
+            .chain(
+                several
+                    .iter()
+                    .map(|t| (t.name.as_str(), t.version.as_deref(), t.weight)),
+            )
     }
 }
 
@@ -114,33 +124,51 @@ impl RouteSet {
         tree.insert(pattern, Arc::clone(route));
     }
 
-    fn find(&self, ask: &Ask<'_>) -> Option<&Arc<Route>> {
+    fn find(&self, ask: &Ask<'_, '_>) -> Option<&Arc<Route>> {
         let path = ask.path.as_str();
         let holds = |route: &Arc<Route>| route.conditions.hold(ask.method, ask.headers, ask.query);
-        let same_slash = |route: &Arc<Route>| route.doc.path.text().ends_with('/') == path.ends_with('/') && holds(route);
-        let trees = [(&self.exact, true), (&self.patterns, false), (&self.prefixes, false)];
-        trees.into_iter().filter(|(tree, _)| !tree.is_empty()).find_map(|(tree, exact)| {
-            if exact { tree.find(path, same_slash) } else { tree.find(path, holds) }
-        })
+        let same_slash = |route: &Arc<Route>| {
+            route.doc.path.text().ends_with('/') == path.ends_with('/') && holds(route)
+        };
+        let trees = [
+            (&self.exact, true),
+            (&self.patterns, false),
+            (&self.prefixes, false),
+        ];
+        trees
+            .into_iter()
+            .filter(|(tree, _)| !tree.is_empty())
+            .find_map(|(tree, exact)| {
+                if exact {
+                    tree.find(path, same_slash)
+                } else {
+                    tree.find(path, holds)
+                }
+            })
     }
 }
 
 /// What a look-up needs of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct Ask<'a, 'r> {
     /// Lower case, without port.
     pub host: &'a str,
     pub path: &'a Normalised<'a>,
     pub query: Option<&'a str>,
-    pub method: &'a Method,
-    pub headers: &'a HeaderMap,
+    pub method: &'r Method,
+    pub headers: &'r HeaderMap,
 }
 
 /// Where a request goes.
 #[derive(Debug)]
 pub enum Found<'t, 'a> {
     /// `/api/{service}[@version]/{path}`.
-    Service { name: &'a str, named: &'t Arc<Named>, version: Option<&'a str>, below: &'a str },
+    Service {
+        name: &'a str,
+        named: &'t Arc<Named>,
+        version: Option<&'a str>,
+        below: &'a str,
+    },
     /// A written route.
     Route(&'t Arc<Route>),
     /// A root path of a built-in service, by its prefix.
@@ -178,21 +206,28 @@ impl Table {
     ///
     /// # Errors
     /// Says why it goes nowhere.
-    pub fn find<'t, 'a>(&'t self, ask: &Ask<'a>) -> Result<Found<'t, 'a>, Miss<'a>> {
+    pub fn find<'t, 'a>(&'t self, ask: &Ask<'a, '_>) -> Result<Found<'t, 'a>, Miss<'a>> {
         let kind = self.hosts.find(ask.host).ok_or(Miss::UnknownHost)?;
         if let Some(route) = self.bound_route(ask) {
             return climb(route, ask);
         }
         let path = ask.path.as_str();
         if let Some(rest) = below(path, "/api")
-            && matches!(kind, HostKind::Whole | HostKind::Api | HostKind::Admin | HostKind::Auth)
+            && matches!(
+                kind,
+                HostKind::Whole | HostKind::Api | HostKind::Admin | HostKind::Auth
+            )
         {
             return self.service(ask, rest, 2, kind);
         }
         if kind != HostKind::Foreign
             && let Some(root) = self.roots.iter().find(|root| below(path, root).is_some())
         {
-            return if ask.path.stays_below(1) { Ok(Found::Root(root)) } else { Err(Miss::BadPath) };
+            return if ask.path.stays_below(1) {
+                Ok(Found::Root(root))
+            } else {
+                Err(Miss::BadPath)
+            };
         }
         if kind == HostKind::Api && path != "/" {
             return self.service(ask, path, 1, kind);
@@ -202,25 +237,37 @@ impl Table {
         {
             return climb(route, ask);
         }
-        if path == "/" && matches!(kind, HostKind::Whole | HostKind::Admin) && self.roots.contains(&"/console") {
+        if path == "/"
+            && matches!(kind, HostKind::Whole | HostKind::Admin)
+            && self.roots.contains(&"/console")
+        {
             return Ok(Found::Console);
         }
         Err(Miss::Nothing)
     }
 
-    fn bound_route(&self, ask: &Ask<'_>) -> Option<&Arc<Route>> {
+    fn bound_route(&self, ask: &Ask<'_, '_>) -> Option<&Arc<Route>> {
         if self.bound.is_empty() && self.wild.is_empty() {
             return None;
         }
         let exact = self.bound.get(ask.host).and_then(|set| set.find(ask));
         exact.or_else(|| {
             let fits = |suffix: &str| ask.host.len() > suffix.len() && ask.host.ends_with(suffix);
-            self.wild.iter().filter(|(suffix, _)| fits(suffix)).find_map(|(_, set)| set.find(ask))
+            self.wild
+                .iter()
+                .filter(|(suffix, _)| fits(suffix))
+                .find_map(|(_, set)| set.find(ask))
         })
     }
 
     /// `rest` begins behind the prefix, with a slash or at its end.
-    fn service<'t, 'a>(&'t self, ask: &Ask<'a>, rest: &'a str, depth: usize, kind: HostKind) -> Result<Found<'t, 'a>, Miss<'a>> {
+    fn service<'t, 'a>(
+        &'t self,
+        ask: &Ask<'a, '_>,
+        rest: &'a str,
+        depth: usize,
+        kind: HostKind,
+    ) -> Result<Found<'t, 'a>, Miss<'a>> {
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         let end = memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
         let (segment, below) = rest.split_at(end);
@@ -239,15 +286,25 @@ impl Table {
             return Err(Miss::NoService(name));
         }
         let named = self.names.get(name).ok_or(Miss::NoService(name))?;
-        Ok(Found::Service { name, named, version, below: if below.is_empty() { "/" } else { below } })
+        Ok(Found::Service {
+            name,
+            named,
+            version,
+            below: if below.is_empty() { "/" } else { below },
+        })
     }
 }
 
-fn climb<'t, 'a>(route: &'t Arc<Route>, ask: &Ask<'a>) -> Result<Found<'t, 'a>, Miss<'a>> {
-    if ask.path.stays_below(route.depth) { Ok(Found::Route(route)) } else { Err(Miss::BadPath) }
+fn climb<'t, 'a>(route: &'t Arc<Route>, ask: &Ask<'a, '_>) -> Result<Found<'t, 'a>, Miss<'a>> {
+    if ask.path.stays_below(route.depth) {
+        Ok(Found::Route(route))
+    } else {
+        Err(Miss::BadPath)
+    }
 }
 
 /// What is behind a prefix of whole segments.
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix)
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -157,6 +157,7 @@ pub(super) async fn run<H: Handler>(
 ) {
     let gate = Rc::new(gate);
     let mut taken = 0;
+    let mut failing = false;
     let mut draining = pin!(worker.drain_begins.notified());
     draining.as_mut().enable();
     while !worker.is_draining() {
@@ -166,12 +167,18 @@ pub(super) async fn run<H: Handler>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => gate.take(stream, peer, &worker, &handler),
+            Ok((stream, peer)) => {
+                failing = false;
+                gate.take(stream, peer, &worker, &handler);
+            }
             Err(e) if is_of_one_connection(&e) => {
                 debug!(error = %e, "a connection ended before it was accepted");
             }
             Err(e) => {
-                warn!(error = %e, listener = gate.name, "connections cannot be accepted");
+                // Said once, tried until descriptors are free again.
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(error = %e, listener = gate.name, "connections cannot be accepted");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -15,7 +15,8 @@ use super::h1_body::H1Body;
 use super::h1_state::{H1Conn, NoHead};
 use super::h1_write::{Asked, Written, respond};
 use super::handler::{End, Handler, Outcome, Stream, UpgradeTo};
-use super::problem::problem;
+use super::in_process::{Panicked, poll_guarded};
+use super::problem::{panic_answer, problem};
 use crate::body::{Origin, ReqBody, RespBody, Source};
 use crate::upstream::{Tunnel, relay};
 
@@ -112,10 +113,21 @@ async fn exchange<H: Handler>(
     };
     let upgrading = head.upgrade.is_some();
     let request = request(conn, head);
+    // The answer's future is on the heap with this one: no second box.
     let made = make(conn, stream, handler.handle(request, stream)).await;
-    let Some((response, log)) = made else {
-        stream.end();
-        return false;
+    let (response, log) = match made {
+        None => {
+            stream.end();
+            return false;
+        }
+        Some(Err(panicked)) => {
+            asked.keep_alive = false;
+            let response = panic_answer(&**handler, &stream.conn, &panicked);
+            let written = respond(conn, stream, response, &asked).await;
+            stream.end();
+            return after(conn, &written).await;
+        }
+        Some(Ok(made)) => made,
     };
     let kept = match response {
         response if response.body().is_tunnel() => {
@@ -173,10 +185,14 @@ fn request(conn: &Rc<H1Conn>, head: RequestHead) -> Request<ReqBody> {
 }
 
 /// Runs the handler; `None` when the client went away or the stream was cut.
-async fn make<T>(conn: &H1Conn, stream: &Stream, answer: impl Future<Output = T>) -> Option<T> {
+async fn make<T>(
+    conn: &H1Conn,
+    stream: &Stream,
+    answer: impl Future<Output = T>,
+) -> Option<Result<T, Panicked>> {
     let mut answer = pin!(answer);
     poll_fn(|cx| {
-        if let Poll::Ready(made) = answer.as_mut().poll(cx) {
+        if let Poll::Ready(made) = poll_guarded(answer.as_mut(), cx) {
             return Poll::Ready(Some(made));
         }
         if stream.poll_cut(cx).is_ready() || conn.poll_gone(cx).is_ready() {

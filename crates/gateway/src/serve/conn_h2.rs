@@ -19,9 +19,10 @@ use super::buffers::Block;
 use super::executor::StreamExecutor;
 use super::h1_state::H1Conn;
 use super::handler::{ConnInfo, End, Handler, Outcome, Protocol, Stream, UpgradeTo};
+use super::in_process::poll_guarded;
 use super::io::Io;
 use super::pace::Pace;
-use super::problem::problem;
+use super::problem::{panic_answer, problem};
 use super::rewind::Rewind;
 use super::worker::Worker;
 use crate::body::{BodyError, Origin, ReqBody, RespBody};
@@ -139,7 +140,17 @@ async fn answer<H: Handler>(
         }
     };
     let head_only = request.method() == Method::HEAD;
-    let (response, log) = Box::pin(shared.handler.handle(request, &stream)).await;
+    let mut handling = Box::pin(shared.handler.handle(request, &stream));
+    let made = poll_fn(|cx| poll_guarded(handling.as_mut(), cx)).await;
+    drop(handling);
+    let (response, log) = match made {
+        Ok(made) => made,
+        Err(panicked) => {
+            let response = panic_answer(&*shared.handler, &shared.info, &panicked);
+            let (parts, body) = response.into_parts();
+            return Ok(finish(parts, Answer::new(&shared, stream, body, None)));
+        }
+    };
     let (mut parts, body) = response.into_parts();
     if body.is_tunnel() {
         let Origin::Tunnel(instance) = body.into_origin() else {

@@ -96,10 +96,6 @@ impl H1Conn {
                 Poll::Pending => {
                     self.park();
                     let begun = self.has_input();
-                    if begun && self.scan.get().is_fresh() {
-                        // Part of a preface; its time is the head's.
-                        self.timer.set(self.worker.limits.header_time);
-                    }
                     if self.timer.poll(cx).is_ready() {
                         return Poll::Ready(Err(if begun {
                             NoHead::Timeout

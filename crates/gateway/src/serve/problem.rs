@@ -1,7 +1,10 @@
 //! The data plane's own refusals as problem documents (RFC 9457).
 
 use http::{HeaderValue, Response, StatusCode, header};
+use tracing::error;
 
+use super::handler::{ConnInfo, Handler};
+use super::in_process::Panicked;
 use crate::body::RespBody;
 
 /// An answer with `code` (`gateway.bare_lf`), the request id and one sentence.
@@ -41,4 +44,17 @@ pub(super) fn problem(
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// The answer to a request whose handling panicked: a fault of ours, which must not end more than
+/// that request.
+pub(super) fn panic_answer<H: Handler>(
+    handler: &H,
+    conn: &ConnInfo,
+    panicked: &Panicked,
+) -> Response<RespBody> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    let id = handler.refused(conn, status, "panic");
+    error!(request_id = id, error = %panicked, "handling a request panicked");
+    problem(status, "panic", "the request could not be handled", &id)
 }

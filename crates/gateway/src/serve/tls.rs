@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
@@ -26,8 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct CertFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Names it is for, exact or `*.example.com`. Empty: the one for clients without SNI and for
-    /// names that no other has.
+    /// Names it is for, exact or `*.example.com`. Empty: those that it carries itself. The first of
+    /// these is also for clients without SNI and for names that no other has.
     pub names: Vec<String>,
 }
 
@@ -116,6 +117,8 @@ impl CertStore {
 struct Table {
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
     wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Chosen by the names in the certificate.
+    unnamed: Vec<Arc<CertifiedKey>>,
     fallback: Option<Arc<CertifiedKey>>,
 }
 
@@ -143,14 +146,27 @@ impl Table {
                 name.split_once('.')
                     .and_then(|(_, parent)| self.wildcard.get(parent))
             };
-            self.exact.get(name.as_str()).or_else(parent)
+            let own = || self.unnamed.iter().find(|key| carries(key, &name));
+            self.exact.get(name.as_str()).or_else(parent).or_else(own)
         });
         by_name.or(self.fallback.as_ref()).cloned()
     }
 }
 
+/// True when the certificate itself is for `name`.
+fn carries(key: &CertifiedKey, name: &str) -> bool {
+    let Some(certificate) = key
+        .cert
+        .first()
+        .and_then(|c| ParsedCertificate::try_from(c).ok())
+    else {
+        return false;
+    };
+    ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+}
+
 fn read_all(files: &[CertFiles], provider: &CryptoProvider) -> io::Result<Table> {
-    let mut table = Table::default();
+    let (mut table, mut first) = (Table::default(), None);
     for file in files {
         let key = Arc::new(read(file, provider)?);
         for name in &file.names {
@@ -160,10 +176,13 @@ fn read_all(files: &[CertFiles], provider: &CryptoProvider) -> io::Result<Table>
                 None => table.exact.insert(name.into(), Arc::clone(&key)),
             };
         }
-        if file.names.is_empty() || table.fallback.is_none() {
-            table.fallback = Some(key);
+        if file.names.is_empty() {
+            table.unnamed.push(key);
+        } else if first.is_none() {
+            first = Some(key);
         }
     }
+    table.fallback = table.unnamed.first().cloned().or(first);
     Ok(table)
 }
 

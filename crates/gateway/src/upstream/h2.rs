@@ -24,7 +24,7 @@ use super::pool::{Permit, Pool};
 use super::{
     Endpoint, SendError, SendErrorKind, SendOptions, Target, TimeoutKind, Upstreams, connect,
 };
-use crate::body::{BodyError, ReqBody, RespBody};
+use crate::body::{BodyError, Origin, ReqBody, RespBody};
 use crate::serve::timers::Timer;
 use crate::serve::{LocalExecutor, UpgradeTo, Worker};
 
@@ -165,7 +165,10 @@ async fn exchange(
         between: options.between_bytes,
         _stream: stream,
     };
-    Ok(Response::from_parts(parts, RespBody::boxed(body)))
+    Ok(Response::from_parts(
+        parts,
+        RespBody::from(Origin::Streamed(Box::new(body))),
+    ))
 }
 
 /// A stream on a connection with room, or on a new one.
@@ -386,11 +389,19 @@ impl Body for LentBody {
 }
 
 /// An answer's body with its time limit; the stream counts until it is dropped.
-struct Streamed {
+pub(crate) struct Streamed {
     incoming: Incoming,
     timer: Timer,
     between: Duration,
     _stream: Stream,
+}
+
+impl Streamed {
+    /// Changes the limit between two reads of the answer.
+    pub(crate) fn set_between(&mut self, between: Duration) {
+        self.between = between;
+        self.timer.set(between);
+    }
 }
 
 impl Body for Streamed {

@@ -425,6 +425,12 @@ impl Link {
         Ok(step.len > 0)
     }
 
+    /// Changes the limit between two reads of the answer.
+    pub(crate) fn set_between(&mut self, between: Duration) {
+        self.between = between;
+        self.timer.set(between);
+    }
+
     /// True when nothing more will come.
     pub(crate) fn is_end(&self) -> bool {
         self.ended && self.trailers.is_none()

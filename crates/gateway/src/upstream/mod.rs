@@ -24,6 +24,7 @@ use std::time::Duration;
 use http::{Request, Response};
 
 pub use error::{SendError, SendErrorKind, TimeoutKind};
+pub(crate) use h2::Streamed;
 pub(crate) use link::Link;
 pub use target::{Endpoint, Protocol, Target, TlsTarget};
 pub(crate) use tunnel::{Tunnel, relay};
@@ -42,7 +43,7 @@ pub struct SendOptions {
     pub connect: Duration,
     /// From the last byte of the request sent to the first of the answer.
     pub first_byte: Duration,
-    /// Between two reads of the answer's body. Also the idle limit of a tunnel, both ways together.
+    /// Between two reads of the answer's body; see [`RespBody::set_between_bytes`].
     pub between_bytes: Duration,
     /// From the call to the answer's head; what is left of the client's deadline.
     pub total: Option<Duration>,

@@ -15,7 +15,11 @@ use crate::run::Endpoint;
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::public_get("/", "the time in UTC", None),
-        Endpoint::public_get("/cached", "the time, cached for a second", Some(json!({ "ttl_s": 1 }))),
+        Endpoint::public_get(
+            "/cached",
+            "the time, cached for a second",
+            Some(json!({ "ttl_s": 1 })),
+        ),
         Endpoint::public_get("/healthz", "answers while it is well", None),
     ]
 }
@@ -34,7 +38,10 @@ pub(super) fn router(version: String, delay: Duration) -> Router {
         let now = now.clone();
         move || async move {
             (
-                [(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=1"))],
+                [(
+                    header::CACHE_CONTROL,
+                    HeaderValue::from_static("public, max-age=1"),
+                )],
                 now().await,
             )
         }

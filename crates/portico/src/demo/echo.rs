@@ -63,12 +63,16 @@ async fn echo(Query(wishes): Query<Wishes>, request: Request) -> Result<Response
             .iter()
             .map(|value| Value::from(String::from_utf8_lossy(value.as_bytes())))
             .collect();
-        let shown = if values.len() == 1 { values[0].clone() } else { Value::from(values) };
+        let shown = if values.len() == 1 {
+            values[0].clone()
+        } else {
+            Value::from(values)
+        };
         headers.insert(name.to_string(), shown);
     }
-    let body = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|_| Problem::new(413, "echo.body_too_large").with_detail("at most 64 KiB are echoed"))?;
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
+        Problem::new(413, "echo.body_too_large").with_detail("at most 64 KiB are echoed")
+    })?;
     let seen = json!({
         "method": parts.method.as_str(),
         "path": parts.uri.path(),
@@ -85,7 +89,11 @@ fn check(wishes: &Wishes) -> Result<StatusCode, Problem> {
     let mut faults = Vec::new();
     let mut most = |field: &str, value: Option<u64>, most: u64| {
         if value.is_some_and(|v| v > most) {
-            faults.push(FieldFault::new(field, "too_large", format!("must be at most {most}")));
+            faults.push(FieldFault::new(
+                field,
+                "too_large",
+                format!("must be at most {most}"),
+            ));
         }
     };
     most("delay_ms", wishes.delay_ms, MAX_DELAY_MS);
@@ -93,18 +101,29 @@ fn check(wishes: &Wishes) -> Result<StatusCode, Problem> {
     let status = match wishes.status.unwrap_or(200) {
         code @ 200..=599 => StatusCode::from_u16(code).unwrap_or(StatusCode::OK),
         _ => {
-            faults.push(FieldFault::new("status", "invalid", "must be from 200 to 599"));
+            faults.push(FieldFault::new(
+                "status",
+                "invalid",
+                "must be from 200 to 599",
+            ));
             StatusCode::OK
         }
     };
-    if faults.is_empty() { Ok(status) } else { Err(Problem::invalid("echo.invalid", faults)) }
+    if faults.is_empty() {
+        Ok(status)
+    } else {
+        Err(Problem::invalid("echo.invalid", faults))
+    }
 }
 
 /// Never HTML, and never guessed to be: what is echoed is a stranger's text.
 fn safe_headers(content_type: &'static str) -> [(header::HeaderName, HeaderValue); 2] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
     ]
 }
 
@@ -118,7 +137,12 @@ fn filler(status: StatusCode, bytes: u64) -> Response {
             (Ok::<_, Infallible>(chunk), left - take as u64)
         })
     });
-    (status, safe_headers("text/plain"), Body::from_stream(chunks)).into_response()
+    (
+        status,
+        safe_headers("text/plain"),
+        Body::from_stream(chunks),
+    )
+        .into_response()
 }
 
 async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -126,23 +150,28 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
         if count > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let event = Event::default().id(count.to_string()).event("tick").data(count.to_string());
+        let event = Event::default()
+            .id(count.to_string())
+            .event("tick")
+            .data(count.to_string());
         Some((Ok(event), count + 1))
     });
     Sse::new(ticks).keep_alive(KeepAlive::default())
 }
 
 async fn socket(upgrade: WebSocketUpgrade) -> Response {
-    upgrade.max_message_size(1024 * 1024).on_upgrade(|mut socket| async move {
-        while let Some(Ok(message)) = socket.next().await {
-            let back = match message {
-                Message::Text(_) | Message::Binary(_) => message,
-                Message::Close(_) => return,
-                Message::Ping(_) | Message::Pong(_) => continue,
-            };
-            if socket.send(back).await.is_err() {
-                return;
+    upgrade
+        .max_message_size(1024 * 1024)
+        .on_upgrade(|mut socket| async move {
+            while let Some(Ok(message)) = socket.next().await {
+                let back = match message {
+                    Message::Text(_) | Message::Binary(_) => message,
+                    Message::Close(_) => return,
+                    Message::Ping(_) | Message::Pong(_) => continue,
+                };
+                if socket.send(back).await.is_err() {
+                    return;
+                }
             }
-        }
-    })
+        })
 }

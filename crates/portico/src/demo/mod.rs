@@ -26,7 +26,10 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         .await
         .with_context(|| format!("port {} cannot be used", args.port))?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let limits = Limits { connections: 1024, ..Limits::default() };
+    let limits = Limits {
+        connections: 1024,
+        ..Limits::default()
+    };
     let server = tokio::spawn(serve(listener, router, limits, tasks.clone(), stop.clone()));
     crate::signal::first().await;
     stop.cancel();
@@ -40,35 +43,36 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
 pub(crate) fn plans() -> Result<Vec<Plan>> {
     let program = std::env::current_exe().context("the path of the binary is unknown")?;
     let program = program.to_string_lossy().into_owned();
-    let plan = |name: &str, number: u16, version: &str, delay_ms: u64, endpoints: Vec<Endpoint>| Plan {
-        name: name.to_owned(),
-        label: format!("{name}@{version}"),
-        number,
-        version: version.to_owned(),
-        public: true,
-        endpoints,
-        health: Some("/healthz".to_owned()),
-        weight: 100,
-        tags: vec!["demo".to_owned()],
-        base_path: "/".to_owned(),
-        command: [
-            program.as_str(),
-            "demo",
-            name,
-            "--port",
-            "{port}",
-            "--show-version",
-            version,
-            "--delay-ms",
-            &delay_ms.to_string(),
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-        environment: std::collections::BTreeMap::new(),
-        restart: Some(crate::cli::Restart::Always),
-        announce: false,
-        quiet: true,
-    };
+    let plan =
+        |name: &str, number: u16, version: &str, delay_ms: u64, endpoints: Vec<Endpoint>| Plan {
+            name: name.to_owned(),
+            label: format!("{name}@{version}"),
+            number,
+            version: version.to_owned(),
+            public: true,
+            endpoints,
+            health: Some("/healthz".to_owned()),
+            weight: 100,
+            tags: vec!["demo".to_owned()],
+            base_path: "/".to_owned(),
+            command: [
+                program.as_str(),
+                "demo",
+                name,
+                "--port",
+                "{port}",
+                "--show-version",
+                version,
+                "--delay-ms",
+                &delay_ms.to_string(),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            environment: std::collections::BTreeMap::new(),
+            restart: Some(crate::cli::Restart::Always),
+            announce: false,
+            quiet: true,
+        };
     Ok(vec![
         plan("echo", 1, "1.0.0", 0, echo::endpoints()),
         plan("clock", 1, "1.0.0", 0, clock::endpoints()),

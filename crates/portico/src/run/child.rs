@@ -27,8 +27,10 @@ pub(super) fn start(
     port: u16,
     environment: &BTreeMap<String, String>,
 ) -> Result<Child> {
-    let words: Vec<String> =
-        command.iter().map(|word| word.replace("{port}", &port.to_string())).collect();
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| word.replace("{port}", &port.to_string()))
+        .collect();
     let (program, arguments) = words.split_first().context("no command was given")?;
     let mut builder = Command::new(program);
     builder
@@ -46,7 +48,9 @@ pub(super) fn start(
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from)
         });
     }
-    builder.spawn().with_context(|| format!("`{program}` cannot be started"))
+    builder
+        .spawn()
+        .with_context(|| format!("`{program}` cannot be started"))
 }
 
 /// Waits until something accepts connections on the port, at most `limit`.
@@ -84,6 +88,9 @@ pub(super) async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus
 pub(super) fn code(status: Option<ExitStatus>) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     let Some(status) = status else { return 1 };
-    let number = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
+    let number = status
+        .code()
+        .or_else(|| status.signal().map(|s| 128 + s))
+        .unwrap_or(1);
     u8::try_from(number).unwrap_or(1)
 }

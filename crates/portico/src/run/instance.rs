@@ -78,7 +78,14 @@ pub(crate) async fn supervise(
             Ended::Changed => Duration::ZERO,
             _ => backoff.next(begun.elapsed()),
         };
-        say(&plan, output, &format!("ended with code {code}, starts again in {} s", wait.as_secs()));
+        say(
+            &plan,
+            output,
+            &format!(
+                "ended with code {code}, starts again in {} s",
+                wait.as_secs()
+            ),
+        );
         tokio::select! {
             () = stop.cancelled() => return Ok(code),
             () = tokio::time::sleep(wait) => {}
@@ -99,7 +106,10 @@ async fn once(
     let mut environment = plan.environment.clone();
     environment.insert("PORTICO_URL".to_owned(), client.url.clone());
     environment.insert("PORTICO_SERVICE".to_owned(), plan.name.clone());
-    environment.insert("PORTICO_INSTANCE_SECRET".to_owned(), secret.expose().clone());
+    environment.insert(
+        "PORTICO_INSTANCE_SECRET".to_owned(),
+        secret.expose().clone(),
+    );
     let mut process = child::start(&plan.command, port, &environment)?;
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
     let forward = async {
@@ -116,7 +126,16 @@ async fn once(
         tokio::join!(out, err);
     };
     let registration = registration(plan, port, secret.expose());
-    let watched = watch_over(client, plan, output, &registration, &mut process, changed, stop, announce);
+    let watched = watch_over(
+        client,
+        plan,
+        output,
+        &registration,
+        &mut process,
+        changed,
+        stop,
+        announce,
+    );
     // What the program still writes while it ends is shown too, but a grandchild that keeps the
     // pipe open does not hold us.
     tokio::pin!(watched, forward);
@@ -128,7 +147,10 @@ async fn once(
     Ok(result)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of the life of one copy")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of the life of one copy"
+)]
 async fn watch_over(
     client: &Client,
     plan: &Plan,
@@ -211,7 +233,13 @@ async fn register(
     }
 }
 
-async fn leave(client: &Client, plan: &Plan, output: &Output, registered: &Registered, ended: &Ended) {
+async fn leave(
+    client: &Client,
+    plan: &Plan,
+    output: &Output,
+    registered: &Registered,
+    ended: &Ended,
+) {
     let (now, reason) = match ended {
         Ended::Exited(_) => (true, "the program ended"),
         Ended::Stopped => (false, "stopped"),
@@ -237,7 +265,11 @@ fn registration(plan: &Plan, port: u16, secret: &str) -> Registration {
         instance_secret: secret.to_owned(),
         weight: plan.weight,
         tags: plan.tags.clone(),
-        default_access: if plan.public { "public" } else { "authenticated" },
+        default_access: if plan.public {
+            "public"
+        } else {
+            "authenticated"
+        },
         endpoints: plan.endpoints.clone(),
         health_check_url,
         metadata: BTreeMap::from([("started_by".to_owned(), "portico run".to_owned())]),
@@ -254,7 +286,11 @@ fn show(client: &Client, plan: &Plan, output: &Output) {
         (None, false) => format!("curl -H \"Authorization: Bearer $PORTICO_TOKEN\" {url}"),
         (_, true) => format!("curl {url}"),
     };
-    output.line(&plan.label, plan.number, &format!("is behind the door: {line}"));
+    output.line(
+        &plan.label,
+        plan.number,
+        &format!("is behind the door: {line}"),
+    );
 }
 
 fn say(plan: &Plan, output: &Output, text: &str) {

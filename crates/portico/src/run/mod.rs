@@ -63,7 +63,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8> {
 fn check(args: &RunArgs) -> Result<()> {
     let mut faults = Vec::new();
     if !is_service_name(&args.name) {
-        faults.push(format!("--name: `{}` is not of the form [a-z][a-z0-9-]{{1,39}}", args.name));
+        faults.push(format!(
+            "--name: `{}` is not of the form [a-z][a-z0-9-]{{1,39}}",
+            args.name
+        ));
     }
     if args.weight > 1000 {
         faults.push("--weight: must be from 0 to 1000".to_owned());
@@ -72,9 +75,16 @@ fn check(args: &RunArgs) -> Result<()> {
         faults.push(format!("--health: `{path}` must begin with /"));
     }
     if !args.base_path.starts_with('/') {
-        faults.push(format!("--base-path: `{}` must begin with /", args.base_path));
+        faults.push(format!(
+            "--base-path: `{}` must begin with /",
+            args.base_path
+        ));
     }
-    if faults.is_empty() { Ok(()) } else { bail!(faults.join("\n")) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        bail!(faults.join("\n"))
+    }
 }
 
 fn plan(args: &RunArgs, number: u16, environment: BTreeMap<String, String>) -> Plan {
@@ -84,7 +94,11 @@ fn plan(args: &RunArgs, number: u16, environment: BTreeMap<String, String>) -> P
     }
     Plan {
         name: args.name.clone(),
-        label: if args.instances > 1 { format!("{}/{number}", args.name) } else { args.name.clone() },
+        label: if args.instances > 1 {
+            format!("{}/{number}", args.name)
+        } else {
+            args.name.clone()
+        },
         number,
         version: args.version.clone(),
         public: args.public,
@@ -103,7 +117,8 @@ fn plan(args: &RunArgs, number: u16, environment: BTreeMap<String, String>) -> P
 
 /// Lines of `NAME=VALUE`; empty ones and those that begin with `#` are passed over.
 fn read_environment(file: &Path) -> Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
     parse_environment(&text).with_context(|| format!("--env-file {}", file.display()))
 }
 

@@ -109,7 +109,10 @@ pub(crate) async fn keep_alive(
                     note("the registry answers again");
                 }
                 lost = false;
-                wait = answer["next_s"].as_u64().unwrap_or(registered.heartbeat_s).clamp(1, 300);
+                wait = answer["next_s"]
+                    .as_u64()
+                    .unwrap_or(registered.heartbeat_s)
+                    .clamp(1, 300);
             }
             Err(error) if is_unknown(&error) => match register(client, registration).await {
                 Ok(again) => {
@@ -122,7 +125,9 @@ pub(crate) async fn keep_alive(
             },
             Err(error) => {
                 if !lost {
-                    note(&format!("the registry does not answer ({error}), trying on"));
+                    note(&format!(
+                        "the registry does not answer ({error}), trying on"
+                    ));
                 }
                 lost = true;
                 wait = 2;
@@ -134,14 +139,21 @@ pub(crate) async fn keep_alive(
 /// Takes an instance out: at once, or after what runs has finished.
 pub(crate) async fn deregister(client: &Client, id: &str, now: bool, reason: &str) -> Result<()> {
     let body = json!({ "now": now, "reason": reason });
-    client.post(&format!("/api/registry/deregister/{id}"), &body).await.map(|_| ())
+    client
+        .post(&format!("/api/registry/deregister/{id}"), &body)
+        .await
+        .map(|_| ())
 }
 
 /// True for answers that trying again does not change.
 pub(crate) fn is_final(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ApiError>().is_some_and(|e| (400..500).contains(&e.status) && e.status != 429)
+    error
+        .downcast_ref::<ApiError>()
+        .is_some_and(|e| (400..500).contains(&e.status) && e.status != 429)
 }
 
 fn is_unknown(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ApiError>().is_some_and(|e| e.status == 404)
+    error
+        .downcast_ref::<ApiError>()
+        .is_some_and(|e| e.status == 404)
 }

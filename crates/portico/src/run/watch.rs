@@ -23,7 +23,10 @@ impl Changes {
 pub(super) fn start(folder: Option<&Path>) -> Result<Changes> {
     let (counter, _) = watch::channel(0);
     let Some(folder) = folder else {
-        return Ok(Changes { counter, _watcher: None });
+        return Ok(Changes {
+            counter,
+            _watcher: None,
+        });
     };
     let sender = counter.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -38,7 +41,10 @@ pub(super) fn start(folder: Option<&Path>) -> Result<Changes> {
     watcher
         .watch(folder, RecursiveMode::Recursive)
         .with_context(|| format!("--watch {}", folder.display()))?;
-    Ok(Changes { counter, _watcher: Some(watcher) })
+    Ok(Changes {
+        counter,
+        _watcher: Some(watcher),
+    })
 }
 
 /// What programs write while they run is no change of the program.

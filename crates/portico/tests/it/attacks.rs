@@ -2,8 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -46,10 +46,19 @@ async fn smuggling_vectors_never_reach_an_instance() {
         "Connection: X-Portico-User\r\nX-Portico-User: admin\r\n\r\n",
     ];
     for vector in vectors {
-        let request = format!("POST /api/target/ HTTP/1.1\r\nHost: {}\r\n{vector}", house.address());
+        let request = format!(
+            "POST /api/target/ HTTP/1.1\r\nHost: {}\r\n{vector}",
+            house.address()
+        );
         let text = exchange(house.address(), request.as_bytes());
-        assert!(matches!(status(&text), 400 | 501), "{vector:?} gave {text:?}");
-        assert!(text.to_lowercase().contains("connection: close"), "{vector:?}: {text:?}");
+        assert!(
+            matches!(status(&text), 400 | 501),
+            "{vector:?} gave {text:?}"
+        );
+        assert!(
+            text.to_lowercase().contains("connection: close"),
+            "{vector:?}: {text:?}"
+        );
     }
     let http10 = format!(
         "POST /api/target/ HTTP/1.0\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -57,7 +66,9 @@ async fn smuggling_vectors_never_reach_an_instance() {
     );
     assert_eq!(status(&exchange(house.address(), http10.as_bytes())), 400);
     assert_eq!(seen.load(Ordering::SeqCst), 0, "none may be forwarded");
-    assert!(house.metric("portico_gateway_protocol_errors_total").await >= vectors.len() as f64 - 1.0);
+    assert!(
+        house.metric("portico_gateway_protocol_errors_total").await >= vectors.len() as f64 - 1.0
+    );
 }
 
 #[tokio::test]
@@ -69,14 +80,23 @@ async fn broken_chunks_are_refused_and_only_whole_requests_arrive() {
         }
     });
     house.register("chunks", upstream.port(), json!({})).await;
-    for body in ["0x5\r\nhello\r\n0\r\n\r\n", "\r\nhello", "5\r\nhelloX\r\n0\r\n\r\n", "FFFFFFFFFFFFFFFFF\r\n", "5;\rx\r\nhello\r\n0\r\n\r\n"] {
+    for body in [
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "FFFFFFFFFFFFFFFFF\r\n",
+        "5;\rx\r\nhello\r\n0\r\n\r\n",
+    ] {
         let request = format!(
             "POST /api/chunks/ HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n{body}",
             house.address()
         );
         let text = exchange(house.address(), request.as_bytes());
         // The head may have been answered already; a second request must never be read from the rest.
-        assert!(text.matches("HTTP/1.1 ").count() <= 1, "{body:?} gave {text:?}");
+        assert!(
+            text.matches("HTTP/1.1 ").count() <= 1,
+            "{body:?} gave {text:?}"
+        );
     }
 }
 
@@ -85,14 +105,30 @@ async fn limits_of_line_and_headers_are_answered() {
     let house = House::start(&[]);
     let host = house.address();
     let long = "a".repeat(9 * 1024);
-    let line = exchange(host, format!("GET /{long} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+    let line = exchange(
+        host,
+        format!("GET /{long} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(),
+    );
     assert_eq!(status(&line), 414, "{line}");
     let many: String = (0..101).map(|i| format!("X-{i}: 1\r\n")).collect();
-    let fields = exchange(host, format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{many}\r\n").as_bytes());
+    let fields = exchange(
+        host,
+        format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n{many}\r\n").as_bytes(),
+    );
     assert_eq!(status(&fields), 431, "{fields}");
-    let bomb = exchange(host, format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nX: {}\r\n\r\n", "b".repeat(33 * 1024)).as_bytes());
+    let bomb = exchange(
+        host,
+        format!(
+            "GET /healthz HTTP/1.1\r\nHost: {host}\r\nX: {}\r\n\r\n",
+            "b".repeat(33 * 1024)
+        )
+        .as_bytes(),
+    );
     assert_eq!(status(&bomb), 431, "{bomb}");
-    let unknown = exchange(host, b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    let unknown = exchange(
+        host,
+        b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    );
     assert_eq!(status(&unknown), 421, "{unknown}");
 }
 
@@ -107,14 +143,21 @@ async fn slow_clients_and_idle_crowds_do_not_keep_others_out() {
     }
     assert_eq!(house.get("/healthz").await.status, 200);
     let mut stream = slow.pop().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
     let mut out = Vec::new();
     let _ = stream.read_to_end(&mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
-    assert!(out.is_empty() || status(&text) == 408, "a head that takes over 10 s is cut: {text:?}");
+    assert!(
+        out.is_empty() || status(&text) == 408,
+        "a head that takes over 10 s is cut: {text:?}"
+    );
     until("all slow heads are gone", || async {
         let mut stream = slow.pop().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let mut out = Vec::new();
         stream.read_to_end(&mut out).is_ok()
     })

@@ -30,13 +30,22 @@ fn seven_mistakes_are_reported_at_once_and_nothing_is_written() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{text}");
         for part in [
-            "databse", "did you mean", "listen.http", "listen.admin", "gatway", "10.0.0.0/99", "shutdown.grace_s",
+            "databse",
+            "did you mean",
+            "listen.http",
+            "listen.admin",
+            "gatway",
+            "10.0.0.0/99",
+            "shutdown.grace_s",
             "gateway.breaker.open_s",
         ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }
-    assert!(!folder.path().join("data").exists(), "nothing may be written");
+    assert!(
+        !folder.path().join("data").exists(),
+        "nothing may be written"
+    );
 }
 
 #[test]
@@ -45,7 +54,11 @@ fn the_default_file_is_good_and_complete() {
     let output = command(folder.path(), &["config", "default"]);
     std::fs::write(folder.path().join("portico.toml"), &output.stdout).unwrap();
     let check = command(folder.path(), &["config", "check"]);
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert!(
+        check.status.success(),
+        "{}",
+        String::from_utf8_lossy(&check.stderr)
+    );
     let schema = command(folder.path(), &["config", "schema"]);
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert!(schema["properties"]["listen"].is_object());
@@ -57,7 +70,16 @@ fn a_second_process_on_the_same_directory_is_refused_with_the_holder() {
     let data = house.data_dir();
     let output = command(
         house.folder.path(),
-        &["--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--consul-listen", "off", "--admin-listen", "off"],
+        &[
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--listen",
+            "127.0.0.1:0",
+            "--consul-listen",
+            "off",
+            "--admin-listen",
+            "off",
+        ],
     );
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -71,11 +93,22 @@ fn a_taken_port_is_one_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let output = command(
         folder.path(),
-        &["--listen", &address, "--consul-listen", "off", "--admin-listen", "off", "--no-demo"],
+        &[
+            "--listen",
+            &address,
+            "--consul-listen",
+            "off",
+            "--admin-listen",
+            "off",
+            "--no-demo",
+        ],
     );
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("listen.http") && text.contains(&address), "{text}");
+    assert!(
+        text.contains("listen.http") && text.contains(&address),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -86,20 +119,42 @@ async fn status_shows_services_as_table_and_json() {
     let arguments = ["status", "--data-dir", data.to_str().unwrap()];
     let table = command(house.folder.path(), &arguments);
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
-    assert!(text.contains("hello") && text.contains("127.0.0.1:9"), "{text}");
+    assert!(
+        text.contains("hello") && text.contains("127.0.0.1:9"),
+        "{text}"
+    );
     let json = command(house.folder.path(), &[&arguments[..], &["--json"]].concat());
     let list: Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert!(list.as_array().unwrap().iter().any(|item| item["name"] == "hello"), "{list}");
+    assert!(
+        list.as_array()
+            .unwrap()
+            .iter()
+            .any(|item| item["name"] == "hello"),
+        "{list}"
+    );
 }
 
 #[test]
 fn without_a_credential_the_error_says_where_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let output =
-        command(folder.path(), &["run", "--name", "hello", "--url", "http://127.0.0.1:1", "--", "true"]);
+    let output = command(
+        folder.path(),
+        &[
+            "run",
+            "--name",
+            "hello",
+            "--url",
+            "http://127.0.0.1:1",
+            "--",
+            "true",
+        ],
+    );
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("operator.token") && text.contains("readable by"), "{text}");
+    assert!(
+        text.contains("operator.token") && text.contains("readable by"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -108,10 +163,25 @@ fn migrate_tells_and_does() {
     let data = folder.path().join("data");
     let data = data.to_str().unwrap();
     let plan = command(folder.path(), &["migrate", "--data-dir", data, "plan"]);
-    assert!(plan.status.success(), "{}", String::from_utf8_lossy(&plan.stderr));
-    assert!(String::from_utf8_lossy(&plan.stdout).contains("registry"), "{plan:?}");
+    assert!(
+        plan.status.success(),
+        "{}",
+        String::from_utf8_lossy(&plan.stderr)
+    );
+    assert!(
+        String::from_utf8_lossy(&plan.stdout).contains("registry"),
+        "{plan:?}"
+    );
     let up = command(folder.path(), &["migrate", "--data-dir", data]);
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    assert!(
+        up.status.success(),
+        "{}",
+        String::from_utf8_lossy(&up.stderr)
+    );
     let plan = command(folder.path(), &["migrate", "--data-dir", data, "plan"]);
-    assert!(plan.stdout.is_empty(), "{}", String::from_utf8_lossy(&plan.stdout));
+    assert!(
+        plan.stdout.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&plan.stdout)
+    );
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portico_testkit::{AUDIENCE, ISSUER, TestKeys};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,11 +48,37 @@ impl House {
         Self::at(Arc::new(tempfile::tempdir().unwrap()), arguments)
     }
 
+    /// Starts with a configuration file; `{folder}` in it stands for the folder's path.
+    pub(crate) fn configured(text: &str, arguments: &[&str]) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let text = text.replace("{folder}", &folder.path().display().to_string());
+        std::fs::write(folder.path().join("portico.toml"), text).unwrap();
+        Self::at(folder, arguments)
+    }
+
+    /// Starts with an issuer of users' tokens, and more lines of configuration.
+    pub(crate) fn with_users(more: &str) -> (Self, TestKeys) {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let keys = TestKeys::new("test-1");
+        let file = folder.path().join("jwks.json");
+        keys.write(&file);
+        let text = format!(
+            "[auth]\njwks_file = {file:?}\nissuer = {ISSUER:?}\naudience = {AUDIENCE:?}\n{more}"
+        );
+        std::fs::write(folder.path().join("portico.toml"), text).unwrap();
+        (Self::at(folder, &[]), keys)
+    }
+
     /// Starts on a folder that an earlier process may have used.
     pub(crate) fn at(folder: Arc<TempDir>, arguments: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .args(["--ready-json", "--no-demo", "--listen", "127.0.0.1:0"])
-            .args(["--consul-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args([
+                "--consul-listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ])
             .arg("--data-dir")
             .arg(data_dir(&folder))
             .args(arguments)
@@ -94,7 +121,14 @@ impl House {
             sink.lock().unwrap().push_str(&text);
         });
         let url = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
-        Self { http: url("http"), consul: url("consul"), admin: url("admin"), child, folder, log }
+        Self {
+            http: url("http"),
+            consul: url("consul"),
+            admin: url("admin"),
+            child,
+            folder,
+            log,
+        }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -117,12 +151,16 @@ impl House {
 
     pub(crate) fn operator(&self) -> String {
         let line = std::fs::read_to_string(self.data_dir().join("operator.token")).unwrap();
-        line.trim().trim_start_matches("Authorization: Bearer ").to_owned()
+        line.trim()
+            .trim_start_matches("Authorization: Bearer ")
+            .to_owned()
     }
 
     /// A request with the operator's token.
     pub(crate) async fn operate(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
-        let mut request = client().request(method, format!("{}{path}", self.http)).bearer_auth(self.operator());
+        let mut request = client()
+            .request(method, format!("{}{path}", self.http))
+            .bearer_auth(self.operator());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -131,22 +169,53 @@ impl House {
 
     /// A request of nobody.
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        answer(client().get(format!("{}{path}", self.http))).await.unwrap()
+        answer(client().get(format!("{}{path}", self.http)))
+            .await
+            .unwrap()
+    }
+
+    /// Saves one of the gateway's objects.
+    pub(crate) async fn save(&self, kind: &str, name: &str, doc: Value) -> Answer {
+        let answer = self
+            .operate(
+                Method::PUT,
+                &format!("/api/gateway/{kind}/{name}"),
+                Some(&json!({ "doc": doc })),
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{kind}/{name}: {}", answer.text);
+        answer
     }
 
     /// Registers a public service at a port of this machine; answers the instance's id.
     pub(crate) async fn register(&self, name: &str, port: u16, more: Value) -> String {
+        self.enrol(name, port, more).await["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// The same, with the whole answer.
+    pub(crate) async fn enrol(&self, name: &str, port: u16, more: Value) -> Value {
         let mut body = json!({
             "name": name, "version": "1.0.0", "host": "127.0.0.1", "port": port, "default_access": "public",
         });
-        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
-        let answer = self.operate(Method::POST, "/api/registry/register", Some(&body)).await;
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap_or_default());
+        let answer = self
+            .operate(Method::POST, "/api/registry/register", Some(&body))
+            .await;
         assert_eq!(answer.status, 201, "{}", answer.text);
-        answer.json()["id"].as_str().unwrap().to_owned()
+        answer.json()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
     }
 
     /// Waits for the end and answers the exit code; -1 for an end by signal.
@@ -162,7 +231,10 @@ impl House {
 
     /// A figure of `/metrics`: the sum over all series whose text begins like this.
     pub(crate) async fn metric(&self, begin: &str) -> f64 {
-        let text = answer(client().get(format!("{}/metrics", self.admin))).await.unwrap().text;
+        let text = answer(client().get(format!("{}/metrics", self.admin)))
+            .await
+            .unwrap()
+            .text;
         text.lines()
             .filter(|line| line.starts_with(begin))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -181,6 +253,15 @@ fn data_dir(folder: &TempDir) -> PathBuf {
     folder.path().join("data")
 }
 
+/// A token of a user of the default tenant, for an hour.
+pub(crate) fn token(keys: &TestKeys, roles: &[&str], scopes: &str) -> String {
+    let now = chrono::Utc::now().timestamp();
+    keys.sign(&json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "sid": "session-1", "iat": now, "exp": now + 3600,
+        "roles": roles, "scope": scopes, "aal": 1,
+    }))
+}
+
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
@@ -193,7 +274,11 @@ pub(crate) fn client() -> reqwest::Client {
 pub(crate) async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Answer { status, headers, text: response.text().await? })
+    Ok(Answer {
+        status,
+        headers,
+        text: response.text().await?,
+    })
 }
 
 /// Runs a command of the binary to its end.

@@ -32,7 +32,10 @@ async fn a_stop_finishes_what_runs_and_exits_with_0() {
     house.register("slow", upstream.port(), json!({})).await;
     let url = format!("{}/api/slow/", house.http);
     let request = tokio::spawn(async move { answer(client().get(url)).await });
-    until("the request is under way", || async { upstream.connections() > 0 }).await;
+    until("the request is under way", || async {
+        upstream.connections() > 0
+    })
+    .await;
     house.signal(Signal::SIGTERM);
     let answer = request.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.text.as_str()), (200, "done"));
@@ -44,13 +47,24 @@ async fn a_stop_finishes_what_runs_and_exits_with_0() {
 async fn health_is_answered_on_its_listeners() {
     let house = House::start(&[]);
     for path in ["/livez", "/readyz", "/startupz", "/health"] {
-        let answer = answer(client().get(format!("{}{path}", house.admin))).await.unwrap();
+        let answer = answer(client().get(format!("{}{path}", house.admin)))
+            .await
+            .unwrap();
         assert_eq!(answer.status, 200, "{path}");
     }
     assert_eq!(house.get("/healthz").await.status, 200);
-    let health = answer(client().get(format!("{}/health", house.admin))).await.unwrap().json();
+    let health = answer(client().get(format!("{}/health", house.admin)))
+        .await
+        .unwrap()
+        .json();
     assert_eq!(health["status"], "ok", "{health}");
-    assert!(health["checks"].as_array().unwrap().iter().any(|c| c["name"] == "database"));
+    assert!(
+        health["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["name"] == "database")
+    );
     assert!(house.metric("portico_build_info").await >= 1.0);
 }
 
@@ -60,7 +74,11 @@ async fn a_reload_takes_over_settings_and_keeps_the_old_ones_when_broken() {
     let file = folder.path().join("portico.toml");
     std::fs::write(&file, "[settings]\n\"gateway.breaker.open_s\" = 30\n").unwrap();
     let house = House::at(folder, &[]);
-    std::fs::write(&file, "[settings]\n\"gateway.breaker.open_s\" = \"broken\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "[settings]\n\"gateway.breaker.open_s\" = \"broken\"\n",
+    )
+    .unwrap();
     house.signal(Signal::SIGHUP);
     until("the broken file is reported", || async {
         house.log().contains("not reloaded") && house.log().contains("gateway.breaker.open_s")
@@ -68,5 +86,8 @@ async fn a_reload_takes_over_settings_and_keeps_the_old_ones_when_broken() {
     .await;
     std::fs::write(&file, "[settings]\n\"gateway.breaker.open_s\" = 10\n").unwrap();
     house.signal(Signal::SIGHUP);
-    until("the good file is taken over", || async { house.log().contains("configuration reloaded") }).await;
+    until("the good file is taken over", || async {
+        house.log().contains("configuration reloaded")
+    })
+    .await;
 }

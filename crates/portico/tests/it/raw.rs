@@ -9,7 +9,9 @@ use std::time::Duration;
 /// Sends bytes and reads until the other side closes or says nothing for two seconds.
 pub(crate) fn exchange(address: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
     // The other side may refuse and close before it has read everything.
     let _ = stream.write_all(bytes);
     let mut out = Vec::new();
@@ -19,7 +21,11 @@ pub(crate) fn exchange(address: &str, bytes: &[u8]) -> String {
 
 /// The status of the first answer in a text.
 pub(crate) fn status(text: &str) -> u16 {
-    text.split(' ').nth(1).and_then(|code| code.get(..3)).and_then(|code| code.parse().ok()).unwrap_or(0)
+    text.split(' ')
+        .nth(1)
+        .and_then(|code| code.get(..3))
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A server that treats each connection as the test says.
@@ -42,7 +48,10 @@ impl RawServer {
                 std::thread::spawn(move || serve(stream, number));
             }
         });
-        Self { address, connections }
+        Self {
+            address,
+            connections,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -70,7 +79,10 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
 /// Answers every request of a connection with the same text.
 pub(crate) fn answer_always(mut stream: TcpStream, body: &str) {
     while read_head(&mut stream).is_some() {
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }

@@ -41,7 +41,11 @@ impl Run {
     }
 
     fn interrupt(&mut self) -> i32 {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            Signal::SIGINT,
+        )
+        .unwrap();
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }
@@ -73,29 +77,63 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_foreve
 #[tokio::test]
 async fn a_program_is_behind_the_door_while_it_runs() {
     let house = House::start(&[]);
-    let mut run = Run::start(&house, &["--name", "hello", "--public", "--", "python3", "-c", SERVER, "{port}"]);
-    until("hello is routed", || async { house.get("/api/hello/x?y=1").await.status == 200 }).await;
+    let mut run = Run::start(
+        &house,
+        &[
+            "--name", "hello", "--public", "--", "python3", "-c", SERVER, "{port}",
+        ],
+    );
+    until("hello is routed", || async {
+        house.get("/api/hello/x?y=1").await.status == 200
+    })
+    .await;
     let answer = house.get("/api/hello/x?y=1").await;
-    assert!(answer.text.ends_with("path /x?y=1 service hello"), "{}", answer.text);
+    assert!(
+        answer.text.ends_with("path /x?y=1 service hello"),
+        "{}",
+        answer.text
+    );
     let output = run.output();
-    assert!(output.contains(&format!("curl {}/api/hello/", house.http)), "{output}");
-    until("its output is forwarded", || async { run.output().contains("hello | saw /x?y=1") }).await;
+    assert!(
+        output.contains(&format!("curl {}/api/hello/", house.http)),
+        "{output}"
+    );
+    until("its output is forwarded", || async {
+        run.output().contains("hello | saw /x?y=1")
+    })
+    .await;
     assert_eq!(run.interrupt(), 0, "{}", run.output());
-    until("it is gone from the door", || async { house.get("/api/hello/").await.status == 503 }).await;
+    until("it is gone from the door", || async {
+        house.get("/api/hello/").await.status == 503
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_program_that_dies_is_started_again_and_its_code_is_ours_without_restart() {
     let house = House::start(&[]);
-    let arguments = ["--name", "mortal", "--public", "--", "python3", "-c", SERVER, "{port}"];
+    let arguments = [
+        "--name", "mortal", "--public", "--", "python3", "-c", SERVER, "{port}",
+    ];
     let mut run = Run::start(&house, &arguments);
-    until("mortal is routed", || async { house.get("/api/mortal/").await.status == 200 }).await;
+    until("mortal is routed", || async {
+        house.get("/api/mortal/").await.status == 200
+    })
+    .await;
     house.get("/api/mortal/die").await;
-    assert_eq!(run.child.wait().unwrap().code(), Some(7), "{}", run.output());
+    assert_eq!(
+        run.child.wait().unwrap().code(),
+        Some(7),
+        "{}",
+        run.output()
+    );
 
     let again = [&["--restart"][..], &arguments[..]].concat();
     let run = Run::start(&house, &again);
-    until("it is routed again", || async { house.get("/api/mortal/").await.status == 200 }).await;
+    until("it is routed again", || async {
+        house.get("/api/mortal/").await.status == 200
+    })
+    .await;
     let before = house.get("/api/mortal/").await.text;
     house.get("/api/mortal/die").await;
     until("it was restarted", || async {
@@ -109,7 +147,15 @@ async fn a_program_that_dies_is_started_again_and_its_code_is_ours_without_resta
 #[tokio::test]
 async fn a_program_for_one_role_wants_a_credential() {
     let house = House::start(&[]);
-    let _run = Run::start(&house, &["--name", "closed", "--role", "staff", "--", "python3", "-c", SERVER, "{port}"]);
-    until("closed is registered", || async { house.get("/api/closed/").await.status != 404 }).await;
+    let _run = Run::start(
+        &house,
+        &[
+            "--name", "closed", "--role", "staff", "--", "python3", "-c", SERVER, "{port}",
+        ],
+    );
+    until("closed is registered", || async {
+        house.get("/api/closed/").await.status != 404
+    })
+    .await;
     assert_eq!(house.get("/api/closed/").await.status, 401);
 }

@@ -32,7 +32,11 @@ fn status_name(status: u64) -> &'static str {
 }
 
 async fn ask(net: &Net, target: &Target, service: &str) -> Result<u64, String> {
-    let scheme = if target.tls == Tls::No { "http" } else { "https" };
+    let scheme = if target.tls == Tls::No {
+        "http"
+    } else {
+        "https"
+    };
     let request = Request::post(format!("{scheme}://{target}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
@@ -47,7 +51,10 @@ async fn ask(net: &Net, target: &Target, service: &str) -> Result<u64, String> {
         .await
         .map_err(|e| e.to_string())?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| e.to_string())?;
         if !response.status().is_success() {
             return Err(format!("HTTP status {}", response.status()));
         }
@@ -81,7 +88,10 @@ async fn ask(net: &Net, target: &Target, service: &str) -> Result<u64, String> {
 }
 
 fn grpc_status(headers: &http::HeaderMap) -> Option<String> {
-    headers.get("grpc-status").and_then(|v| v.to_str().ok()).map(str::to_owned)
+    headers
+        .get("grpc-status")
+        .and_then(|v| v.to_str().ok())
+        .map(str::to_owned)
 }
 
 /// A length-prefixed `HealthCheckRequest { service = 1 }`.
@@ -101,7 +111,9 @@ fn encode(service: &str) -> Bytes {
 
 /// `HealthCheckResponse.status` (field 1, varint) of a length-prefixed message; 0 when it is left out.
 fn decode(framed: &[u8]) -> Option<u64> {
-    let [0, a, b, c, d, rest @ ..] = framed else { return None };
+    let [0, a, b, c, d, rest @ ..] = framed else {
+        return None;
+    };
     let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
     let mut message = rest.get(..length)?;
     let mut status = 0;
@@ -160,8 +172,17 @@ mod tests {
         assert_eq!(decode(&[0, 0, 0, 0, 2, 0x08, 1]), Some(SERVING));
         assert_eq!(decode(&[0, 0, 0, 0, 2, 0x08, 2]), Some(2));
         assert_eq!(decode(&[0, 0, 0, 0, 0]), Some(0));
-        assert_eq!(decode(&[0, 0, 0, 0, 5, 0x12, 1, b'x', 0x08, 1]), Some(SERVING), "unknown fields");
-        for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 8], &[0, 0, 0, 0, 1, 0x08]] {
+        assert_eq!(
+            decode(&[0, 0, 0, 0, 5, 0x12, 1, b'x', 0x08, 1]),
+            Some(SERVING),
+            "unknown fields"
+        );
+        for bad in [
+            &[][..],
+            &[1, 0, 0, 0, 0],
+            &[0, 0, 0, 0, 9, 8],
+            &[0, 0, 0, 0, 1, 0x08],
+        ] {
             assert_eq!(decode(bad), None, "{bad:?}");
         }
     }

@@ -17,14 +17,26 @@ const BODY: usize = 64 * 1024;
 
 /// Sends the request of an HTTP check and judges the answer.
 pub(super) async fn look(net: &Net, target: &Target, path: &str, probe: &Probe) -> Finding {
-    let Probe::Http { method, headers, body, expect, tls_skip_verify, .. } = probe else {
+    let Probe::Http {
+        method,
+        headers,
+        body,
+        expect,
+        tls_skip_verify,
+        ..
+    } = probe
+    else {
         return Finding::critical("this is no HTTP check");
     };
     let mut target = target.clone();
     if *tls_skip_verify && target.tls == Tls::Verified {
         target.tls = Tls::Unverified;
     }
-    let scheme = if target.tls == Tls::No { "http" } else { "https" };
+    let scheme = if target.tls == Tls::No {
+        "http"
+    } else {
+        "https"
+    };
     let shown = format!("{method} {scheme}://{target}{path}");
     let request = Request::builder()
         .method(method.as_str())
@@ -52,7 +64,10 @@ pub(super) async fn look(net: &Net, target: &Target, path: &str, probe: &Probe) 
     }
     match send(net, &target, request, BODY).await {
         Ok((status, body)) => judge(&format!("HTTP {shown}"), status, &body, expect),
-        Err(error) => Finding::critical(format!("{} \"{scheme}://{target}{path}\": {error}", capitalised(method))),
+        Err(error) => Finding::critical(format!(
+            "{} \"{scheme}://{target}{path}\": {error}",
+            capitalised(method)
+        )),
     }
 }
 
@@ -82,7 +97,10 @@ pub(crate) async fn send(
         .await
         .map_err(|e| e.to_string())?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| e.to_string())?;
         let status = response.status();
         let body = read(response.into_body(), most).await?;
         Ok((status, body))
@@ -122,18 +140,32 @@ fn judge(shown: &str, status: http::StatusCode, body: &Bytes, expect: &Expect) -
     let text = String::from_utf8_lossy(body);
     let output = cut_output(&format!("{shown}: {status} Output: {text}")).to_owned();
     let code = status.as_u16();
-    let good = if expect.status.is_empty() { status.is_success() } else { expect.status.contains(&code) };
+    let good = if expect.status.is_empty() {
+        status.is_success()
+    } else {
+        expect.status.contains(&code)
+    };
     if expect.warn.contains(&code) {
-        return Finding { status: Status::Warning, output };
+        return Finding {
+            status: Status::Warning,
+            output,
+        };
     }
     if !good {
         return Finding::critical(output);
     }
     // The form was checked when it was registered; a pattern that does not compile matches nothing.
     let matches = expect.body.as_ref().is_none_or(|pattern| {
-        regex::RegexBuilder::new(pattern).size_limit(1 << 18).build().is_ok_and(|r| r.is_match(&text))
+        regex::RegexBuilder::new(pattern)
+            .size_limit(1 << 18)
+            .build()
+            .is_ok_and(|r| r.is_match(&text))
     });
-    if matches { Finding::passing(output) } else { Finding::critical(format!("the body does not match; {output}")) }
+    if matches {
+        Finding::passing(output)
+    } else {
+        Finding::critical(format!("the body does not match; {output}"))
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +181,13 @@ mod tests {
         };
         let of = |code: u16, expect: &Expect| {
             let status = http::StatusCode::from_u16(code).unwrap();
-            judge("HTTP GET http://x/", status, &Bytes::from_static(b"all ok"), expect).status
+            judge(
+                "HTTP GET http://x/",
+                status,
+                &Bytes::from_static(b"all ok"),
+                expect,
+            )
+            .status
         };
         assert_eq!(of(204, &expect(&[], &[], None)), Status::Passing);
         assert_eq!(of(302, &expect(&[], &[], None)), Status::Critical);

@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::domain::check::{CheckSpec, Probe, Status};
 use crate::domain::instance::Definition;
 
-pub(crate) use net::{Net, Target};
+pub(crate) use net::Net;
 pub(crate) use schedule::run;
 
 /// What a probe found.
@@ -24,11 +24,17 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn critical(output: impl Into<String>) -> Self {
-        Self { status: Status::Critical, output: output.into() }
+        Self {
+            status: Status::Critical,
+            output: output.into(),
+        }
     }
 
     fn passing(output: impl Into<String>) -> Self {
-        Self { status: Status::Passing, output: output.into() }
+        Self {
+            status: Status::Passing,
+            output: output.into(),
+        }
     }
 }
 
@@ -55,12 +61,14 @@ async fn probe(core: &Core, of: Option<&Definition>, spec: &CheckSpec) -> Findin
             },
             Err(finding) => finding,
         },
-        Probe::Grpc { target, service, tls } => {
-            match net::plain_target(target.as_deref(), of, spec.foreign) {
-                Ok(target) => grpc::look(net, &target.with_tls(*tls), service).await,
-                Err(finding) => finding,
-            }
-        }
+        Probe::Grpc {
+            target,
+            service,
+            tls,
+        } => match net::plain_target(target.as_deref(), of, spec.foreign) {
+            Ok(target) => grpc::look(net, &target.with_tls(*tls), service).await,
+            Err(finding) => finding,
+        },
         Probe::Ttl { .. } | Probe::Alias { .. } | Probe::Stated => {
             Finding::critical("this kind of check is not looked at")
         }

@@ -28,12 +28,17 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new(guard: Arc<dyn AddressGuard>) -> Self {
-        Self { guard, roots: OnceCell::new() }
+        Self {
+            guard,
+            roots: OnceCell::new(),
+        }
     }
 
     async fn config(&self, kind: Tls, alpn: &[u8]) -> Result<ClientConfig, String> {
         let roots = match kind {
-            Tls::No | Tls::Verified => Arc::clone(self.roots.get_or_try_init(tls::system_roots).await?),
+            Tls::No | Tls::Verified => {
+                Arc::clone(self.roots.get_or_try_init(tls::system_roots).await?)
+            }
             Tls::Pinned(_) | Tls::Unverified => Arc::new(RootCertStore::empty()),
         };
         let mut config = tls::config(kind, roots)?;
@@ -103,7 +108,9 @@ impl Target {
     pub(crate) async fn connect(&self, net: &Net) -> Result<Box<dyn Io>, String> {
         if let Some(path) = &self.socket {
             let stream = UnixStream::connect(path).await;
-            return stream.map(|s| Box::new(s) as Box<dyn Io>).map_err(|e| format!("connect {path}: {e}"));
+            return stream
+                .map(|s| Box::new(s) as Box<dyn Io>)
+                .map_err(|e| format!("connect {path}: {e}"));
         }
         let addresses = resolve(&*net.guard, &self.host, self.port)
             .await
@@ -126,11 +133,7 @@ impl Target {
     ///
     /// # Errors
     /// A sentence for the check's output.
-    pub(crate) async fn open(
-        &self,
-        net: &Net,
-        alpn: &[u8],
-    ) -> Result<Box<dyn Io>, String> {
+    pub(crate) async fn open(&self, net: &Net, alpn: &[u8]) -> Result<Box<dyn Io>, String> {
         let stream = self.connect(net).await?;
         if self.tls == Tls::No {
             return Ok(stream);
@@ -138,7 +141,10 @@ impl Target {
         let config = net.config(self.tls, alpn).await?;
         let name = ServerName::try_from(self.host.clone()).map_err(|e| e.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(name, stream).await.map_err(|e| format!("TLS to {self}: {e}"))?;
+        let stream = connector
+            .connect(name, stream)
+            .await
+            .map_err(|e| format!("TLS to {self}: {e}"))?;
         Ok(Box::new(stream))
     }
 }
@@ -163,7 +169,11 @@ pub(super) fn url_target(
         Some(host) => host.to_string(),
         None => return Err(Finding::critical("the URL has no host")),
     };
-    let tls = if url.scheme() == "https" { Tls::Verified } else { Tls::No };
+    let tls = if url.scheme() == "https" {
+        Tls::Verified
+    } else {
+        Tls::No
+    };
     let port = url.port_or_known_default().unwrap_or(80);
     if !foreign && !is_own(&host, of) {
         return Err(not_allowed());
@@ -172,7 +182,15 @@ pub(super) fn url_target(
         Some(query) => format!("{}?{query}", url.path()),
         None => url.path().to_owned(),
     };
-    Ok((Target { host, port, tls, socket: None }, path))
+    Ok((
+        Target {
+            host,
+            port,
+            tls,
+            socket: None,
+        },
+        path,
+    ))
 }
 
 /// The target of a TCP or gRPC check: `host:port`, or the instance.
@@ -182,24 +200,35 @@ pub(super) fn plain_target(
     foreign: bool,
 ) -> Result<Target, Finding> {
     let Some(text) = text else {
-        return of.map(Target::of).ok_or_else(|| Finding::critical("the check has no target"));
+        return of
+            .map(Target::of)
+            .ok_or_else(|| Finding::critical("the check has no target"));
     };
     let (host, port) = text
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
-        .ok_or_else(|| Finding::critical(format!("dial tcp: address {text}: missing port in address")))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        .ok_or_else(|| {
+            Finding::critical(format!("dial tcp: address {text}: missing port in address"))
+        })?;
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
     if !foreign && !is_own(&host, of) {
         return Err(not_allowed());
     }
-    Ok(Target { host, port, tls: Tls::No, socket: None })
+    Ok(Target {
+        host,
+        port,
+        tls: Tls::No,
+        socket: None,
+    })
 }
 
 /// A check may look at its own instance's host; every loopback name is the same machine.
 fn is_own(host: &str, of: Option<&Definition>) -> bool {
-    let loopback = |h: &str| {
-        h == "localhost" || h.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-    };
+    let loopback =
+        |h: &str| h == "localhost" || h.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match of {
         Some(d) => *d.host == *host || (loopback(host) && loopback(&d.host)),
         // A check of the agent's node: the machine that we run on.
@@ -213,7 +242,9 @@ mod tls {
     use std::sync::Arc;
 
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+    use rustls::crypto::{
+        CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    };
     use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
     use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
@@ -237,7 +268,11 @@ mod tls {
         Ok(match kind {
             Tls::No | Tls::Verified => builder.with_root_certificates(roots).with_no_client_auth(),
             Tls::Pinned(_) | Tls::Unverified => {
-                let pin = if let Tls::Pinned(pin) = kind { Some(pin) } else { None };
+                let pin = if let Tls::Pinned(pin) = kind {
+                    Some(pin)
+                } else {
+                    None
+                };
                 builder
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(ByKey { pin, provider }))
@@ -263,7 +298,9 @@ mod tls {
             _now: UnixTime,
         ) -> Result<ServerCertVerified, Error> {
             use sha2::Digest as _;
-            let Some(pin) = self.pin else { return Ok(ServerCertVerified::assertion()) };
+            let Some(pin) = self.pin else {
+                return Ok(ServerCertVerified::assertion());
+            };
             let parsed = rustls::server::ParsedCertificate::try_from(end_entity)?;
             let key = parsed.subject_public_key_info();
             let hash: [u8; 32] = sha2::Sha256::digest(&key).into();
@@ -280,7 +317,12 @@ mod tls {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+            verify_tls12_signature(
+                message,
+                cert,
+                dss,
+                &self.provider.signature_verification_algorithms,
+            )
         }
 
         fn verify_tls13_signature(
@@ -289,11 +331,18 @@ mod tls {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+            verify_tls13_signature(
+                message,
+                cert,
+                dss,
+                &self.provider.signature_verification_algorithms,
+            )
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.provider.signature_verification_algorithms.supported_schemes()
+            self.provider
+                .signature_verification_algorithms
+                .supported_schemes()
         }
     }
 }

@@ -73,7 +73,12 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
     let cx = core.own_context("registry.checks");
     let mut schedule = Schedule::default();
     let mut work = Work::new();
-    let everybody: Vec<Uuid> = core.model.read().instances().map(|e| e.instance.id).collect();
+    let everybody: Vec<Uuid> = core
+        .model
+        .read()
+        .instances()
+        .map(|e| e.instance.id)
+        .collect();
     core.agenda.touch(everybody);
     let mut nodes_at = Instant::now();
     loop {
@@ -169,7 +174,11 @@ impl Schedule {
     /// Adds a plan; a known one keeps its time unless what is asked has changed. The first look is at
     /// once, the others begin somewhere in their interval, so that they do not move in step.
     fn plan(&mut self, core: &Core, item: Item, spec: Arc<CheckSpec>, first: bool) {
-        if self.plans.get(&item).is_some_and(|p| p.spec == spec && (p.first || !first)) {
+        if self
+            .plans
+            .get(&item)
+            .is_some_and(|p| p.spec == spec && (p.first || !first))
+        {
             return;
         }
         let spread = spec.interval().as_millis().try_into().unwrap_or(u64::MAX);
@@ -186,7 +195,13 @@ impl Schedule {
         self.due.insert(due, item.clone());
         self.plans.insert(
             item,
-            Plan { due, spec, streak: Streak::default(), running: false, first },
+            Plan {
+                due,
+                spec,
+                streak: Streak::default(),
+                running: false,
+                first,
+            },
         );
     }
 
@@ -212,7 +227,11 @@ impl Schedule {
 
     /// Begins what is due, within the bounds.
     fn begin(&mut self, core: &Arc<Core>, work: &Work, now: Instant) {
-        while self.begun.front().is_some_and(|at| now - *at >= Duration::from_secs(1)) {
+        while self
+            .begun
+            .front()
+            .is_some_and(|at| now - *at >= Duration::from_secs(1))
+        {
             self.begun.pop_front();
         }
         let mut later = Vec::new();
@@ -220,8 +239,12 @@ impl Schedule {
             let Some((&due, _)) = self.due.first_key_value().filter(|(due, _)| due.0 <= now) else {
                 break;
             };
-            let Some(item) = self.due.remove(&due) else { break };
-            let Some(plan) = self.plans.get_mut(&item) else { continue };
+            let Some(item) = self.due.remove(&due) else {
+                break;
+            };
+            let Some(plan) = self.plans.get_mut(&item) else {
+                continue;
+            };
             if plan.running {
                 // It takes longer than its interval: never two at once.
                 let at = now + plan.spec.interval();
@@ -240,7 +263,8 @@ impl Schedule {
             self.begun.push_back(now);
             let (spec, core) = (Arc::clone(&plan.spec), Arc::clone(core));
             let jitter = plan.spec.interval_ms / 10;
-            let next = plan.spec.interval() + Duration::from_millis(core.random.below(2 * jitter + 1))
+            let next = plan.spec.interval()
+                + Duration::from_millis(core.random.below(2 * jitter + 1))
                 - Duration::from_millis(jitter);
             later.push((item.clone(), now + next));
             work.push(Box::pin(async move {
@@ -262,17 +286,29 @@ impl Schedule {
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let first = self.due.first_key_value().map(|((at, _), _)| *at)?;
         let crowded = self.running >= AT_ONCE || self.begun.len() >= PER_SECOND;
-        Some(if crowded { first.max(now + Duration::from_millis(20)) } else { first })
+        Some(if crowded {
+            first.max(now + Duration::from_millis(20))
+        } else {
+            first
+        })
     }
 
     fn take(&mut self, core: &Arc<Core>, cx: &Context, work: &Work, outcome: Outcome) {
-        let Outcome::Found(item, finding, took) = outcome else { return };
+        let Outcome::Found(item, finding, took) = outcome else {
+            return;
+        };
         self.running -= 1;
         let kind = match &item {
-            Item::Check(_) => self.plans.get(&item).map_or("gone", |p| p.spec.probe.kind()),
+            Item::Check(_) => self
+                .plans
+                .get(&item)
+                .map_or("gone", |p| p.spec.probe.kind()),
             Item::Implicit(_) => "connect",
         };
-        core.metrics.checks.with(&[kind, finding.status.as_str()]).inc();
+        core.metrics
+            .checks
+            .with(&[kind, finding.status.as_str()])
+            .inc();
         core.metrics.check_seconds.observe(took);
         let Some(plan) = self.plans.get_mut(&item) else {
             // It is gone, and with it its place among the first ones, which is counted anew.
@@ -307,7 +343,13 @@ impl Schedule {
     }
 
     /// The status to tell; nothing while a first failure waits for a second one.
-    fn judge(&mut self, core: &Core, key: &CheckKey, item: &Item, finding: &Finding) -> Option<Status> {
+    fn judge(
+        &mut self,
+        core: &Core,
+        key: &CheckKey,
+        item: &Item,
+        finding: &Finding,
+    ) -> Option<Status> {
         let (present, fresh, instance) = {
             let model = core.model.read();
             let check = model.check(key)?;
@@ -315,7 +357,8 @@ impl Schedule {
         };
         let plan = self.plans.get_mut(item)?;
         let status = plan.streak.take(finding.status, present, fresh, &plan.spec);
-        let unsure = fresh && finding.status == Status::Critical && !plan.streak.is_down(&plan.spec);
+        let unsure =
+            fresh && finding.status == Status::Critical && !plan.streak.is_down(&plan.spec);
         let soon = unsure || (finding.status == Status::Critical && present != Status::Critical);
         if soon {
             let wait = plan.spec.interval().min(SOON);
@@ -331,7 +374,11 @@ impl Schedule {
 
     fn take_implicit(&mut self, core: &Core, id: Uuid, item: &Item, finding: &Finding) {
         if finding.status == Status::Critical {
-            let told = core.model.read().instance(id).is_some_and(|e| e.live.connect_failed());
+            let told = core
+                .model
+                .read()
+                .instance(id)
+                .is_some_and(|e| e.live.connect_failed());
             if told {
                 core.agenda.judge([id]);
             }
@@ -350,7 +397,11 @@ impl Schedule {
 /// A probe reached an instance: when it had been refused, that counts towards its return.
 fn reached(core: &Core, id: Uuid) {
     let rise = core.tunables.get().defaults.rise;
-    let back = core.model.read().instance(id).is_some_and(|e| e.live.connected(rise));
+    let back = core
+        .model
+        .read()
+        .instance(id)
+        .is_some_and(|e| e.live.connected(rise));
     if back {
         core.agenda.judge([id]);
     }
@@ -359,9 +410,9 @@ fn reached(core: &Core, id: Uuid) {
 /// An instance without active checks must show itself: it was refused, restored, or has to be probed first.
 fn needs_probe(entry: &InstanceEntry) -> bool {
     let live = &entry.live;
-    let connectable = entry.view.port > 0
-        || entry.view.protocol == portico_contract::directory::Protocol::Unix;
-    let unseen = live.restored().is_some_and(|at| live.seen() <= at);
+    let connectable =
+        entry.view.port > 0 || entry.view.protocol == portico_contract::directory::Protocol::Unix;
+    let unseen = live.restored().is_some_and(|at| live.seen() < at);
     connectable && (live.is_refused() || (!live.is_probed() && (live.is_probing() || unseen)))
 }
 
@@ -372,5 +423,6 @@ fn definition(core: &Core, item: &Item) -> Option<Definition> {
         Item::Implicit(id) => Some(*id),
         Item::Check(key) => model.check(key)?.instance,
     };
-    id.and_then(|id| model.instance(id)).map(|e| e.instance.definition.clone())
+    id.and_then(|id| model.instance(id))
+        .map(|e| e.instance.definition.clone())
 }

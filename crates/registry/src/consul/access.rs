@@ -18,7 +18,6 @@ pub(crate) const KV_READ: Permission = Permission::new("registry:kv:read");
 pub(crate) const KV_WRITE: Permission = Permission::new("registry:kv:write");
 pub(crate) const SESSION_WRITE: Permission = Permission::new("registry:session:write");
 pub(crate) const EVENT_WRITE: Permission = Permission::new("registry:event:write");
-pub(crate) const SETTINGS_READ: Permission = Permission::new("settings:value:read");
 
 /// Refuses what comes from a web page: an `Origin`, or a name that is not this listener's.
 pub(crate) fn same_site(
@@ -38,14 +37,24 @@ pub(crate) fn same_site(
     };
     let name = host_name(host);
     let known = match name.parse::<IpAddr>() {
-        Ok(ip) => ip.is_loopback() || local.is_some_and(|l| l.ip().to_canonical() == ip.to_canonical()),
+        Ok(ip) => {
+            ip.is_loopback() || local.is_some_and(|l| l.ip().to_canonical() == ip.to_canonical())
+        }
         Err(_) => {
             name.eq_ignore_ascii_case("localhost")
                 || name.to_ascii_lowercase().ends_with(".localhost")
-                || state.options.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+                || state
+                    .options
+                    .hosts
+                    .iter()
+                    .any(|own| own.eq_ignore_ascii_case(name))
         }
     };
-    if known { Ok(()) } else { refuse(403, "the Host is not one of this listener") }
+    if known {
+        Ok(())
+    } else {
+        refuse(403, "the Host is not one of this listener")
+    }
 }
 
 /// The name of an authority without its port and brackets.
@@ -59,7 +68,12 @@ fn host_name(host: &str) -> &str {
 /// The token that a request presents. `?token=` is taken on this listener alone, whose queries are never
 /// logged.
 fn token<'a>(headers: &'a HeaderMap, params: &'a Params) -> Option<&'a str> {
-    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).filter(|t| !t.is_empty());
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .filter(|t| !t.is_empty())
+    };
     let bearer = headers
         .get(AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
@@ -67,7 +81,9 @@ fn token<'a>(headers: &'a HeaderMap, params: &'a Params) -> Option<&'a str> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .filter(|t| !t.is_empty());
-    header("x-consul-token").or(bearer).or_else(|| params.get("token").filter(|t| !t.is_empty()))
+    header("x-consul-token")
+        .or(bearer)
+        .or_else(|| params.get("token").filter(|t| !t.is_empty()))
 }
 
 /// Whoever calls.
@@ -80,7 +96,9 @@ pub(crate) fn identify(
     let near = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
     let forwarded = headers.contains_key(FORWARDED)
         || headers.contains_key(VIA)
-        || headers.keys().any(|name| name.as_str().starts_with("x-forwarded-"));
+        || headers
+            .keys()
+            .any(|name| name.as_str().starts_with("x-forwarded-"));
     if let Some(token) = token(headers, params) {
         let source = state.credentials.source(token);
         let found = source.and_then(|source| source.find(token));
@@ -95,12 +113,20 @@ pub(crate) fn identify(
         && near
         && !forwarded
         && state.core.settings.system(&ANONYMOUS) == "loopback";
-    if allowed { Ok(Arc::new(Principal::anonymous_local())) } else { denied() }
+    if allowed {
+        Ok(Arc::new(Principal::anonymous_local()))
+    } else {
+        denied()
+    }
 }
 
 /// Checks a permission of the caller.
 pub(crate) fn need(r: &Request, permission: &Permission) -> Result<(), Refused> {
-    if r.cx.principal().may(permission) { Ok(()) } else { denied() }
+    if r.cx.principal().may(permission) {
+        Ok(())
+    } else {
+        denied()
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ pub(crate) struct Look<T> {
 impl<T> Look<T> {
     /// A look whose told index is that of its last change.
     pub(crate) fn at(index: u64, value: T) -> Self {
-        Self { changed: index, told: index, value }
+        Self {
+            changed: index,
+            told: index,
+            value,
+        }
     }
 }
 
@@ -103,16 +107,27 @@ pub(crate) fn with_index(r: &Request, reply: Reply, index: u64, consistency: boo
         .named("x-consul-knownleader", "true")
         .named("x-consul-lastcontact", "0");
     let reply = if consistency {
-        let how = if r.params.has("stale") { "stale" } else { "leader" };
+        let how = if r.params.has("stale") {
+            "stale"
+        } else {
+            "leader"
+        };
         reply.named("x-consul-effective-consistency", how)
     } else {
         reply
     };
-    if r.params.has("cached") { reply.named("x-cache", "MISS") } else { reply }
+    if r.params.has("cached") {
+        reply.named("x-cache", "MISS")
+    } else {
+        reply
+    }
 }
 
 /// The usual end of a read: JSON with an index.
-pub(crate) fn answer<T: serde::Serialize>(r: &Request, found: &Look<T>, consistency: bool) -> Answer {
+pub(crate) fn answer<T: serde::Serialize>(
+    r: &Request,
+    found: &Look<T>,
+    consistency: bool,
+) -> Answer {
     Ok(with_index(r, r.json(&found.value), found.told, consistency))
 }
-

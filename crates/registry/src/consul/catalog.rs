@@ -34,7 +34,10 @@ pub(super) fn filter(r: &Request, kind: &'static Kind) -> Result<Filter, Refused
 
 /// The pairs of `?node-meta=`.
 pub(super) fn node_meta(r: &Request) -> Vec<(&str, &str)> {
-    r.params.all("node-meta").map(|pair| pair.split_once(':').unwrap_or((pair, ""))).collect()
+    r.params
+        .all("node-meta")
+        .map(|pair| pair.split_once(':').unwrap_or((pair, "")))
+        .collect()
 }
 
 /// True when the wished peer is not us: there are no peers (RG-50).
@@ -59,7 +62,14 @@ pub(super) fn service_index(state: &ConsulState, r: &Request, name: &str) -> (u6
         .max(model.index_of_name(None, name));
     let changed = own.max(state.floor());
     let known = own > 0;
-    (changed, if known { changed } else { changed.max(model.index) })
+    (
+        changed,
+        if known {
+            changed
+        } else {
+            changed.max(model.index)
+        },
+    )
 }
 
 /// `catalog/datacenters`.
@@ -82,10 +92,16 @@ pub(super) async fn nodes(state: &ConsulState, r: &Request) -> Answer {
         // A node that only instances speak of changes nothing in the table of nodes.
         let newest = nodes.iter().map(|n| n.modify_index).max().unwrap_or(1);
         let index = model.index_of_nodes().max(newest).max(state.floor());
-        let kept: Vec<_> = nodes.into_iter().filter(|n| has_meta(n, metas) && filter.keeps(n)).collect();
+        let kept: Vec<_> = nodes
+            .into_iter()
+            .filter(|n| has_meta(n, metas) && filter.keeps(n))
+            .collect();
         Ok(Look::at(index, kept))
     };
-    let waits = [Wait::Directory(Topic::Nodes), Wait::Directory(Topic::Services)];
+    let waits = [
+        Wait::Directory(Topic::Nodes),
+        Wait::Directory(Topic::Services),
+    ];
     let found = blocking::run(state, r, &waits, look).await?;
     blocking::answer(r, &found, true)
 }
@@ -102,7 +118,8 @@ pub(super) async fn services(state: &ConsulState, r: &Request) -> Answer {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);
         let every = filter.is_empty() && metas.is_empty();
-        let services: BTreeMap<Text, BTreeSet<String>> = view.services(|s| filter.keeps(s), every, metas);
+        let services: BTreeMap<Text, BTreeSet<String>> =
+            view.services(|s| filter.keeps(s), every, metas);
         let index = model.index_of_services().max(state.floor());
         Ok(Look::at(index.max(1), services))
     };
@@ -122,8 +139,16 @@ pub(super) async fn service(state: &ConsulState, r: &Request, name: &str) -> Ans
     let tenant = r.cx.tenant();
     let look = move || async move {
         let (changed, told) = service_index(state, r, name);
-        let value = if elsewhere(r) { Vec::new() } else { records(state, r, name, filter, tenant) };
-        Ok(Look { changed, told, value })
+        let value = if elsewhere(r) {
+            Vec::new()
+        } else {
+            records(state, r, name, filter, tenant)
+        };
+        Ok(Look {
+            changed,
+            told,
+            value,
+        })
     };
     let waits = service_waits(r, name);
     let found = blocking::run(state, r, &waits, look).await?;
@@ -146,8 +171,14 @@ fn records(
     }
     for seen in view.of_service(name) {
         let definition = &seen.entry.instance.definition;
-        let tagged = r.params.all("tag").all(|t| definition.tags.iter().any(|own| own == t));
-        if let Some(node) = view.node(&definition.node).filter(|n| tagged && has_meta(n, &metas)) {
+        let tagged = r
+            .params
+            .all("tag")
+            .all(|t| definition.tags.iter().any(|own| own == t));
+        if let Some(node) = view
+            .node(&definition.node)
+            .filter(|n| tagged && has_meta(n, &metas))
+        {
             out.push(view.service_node(&node, seen));
         }
     }
@@ -159,10 +190,22 @@ fn records(
 pub(super) async fn node(state: &ConsulState, r: &Request, name: &str) -> Answer {
     let found = node_look(state, r, name).await?;
     let value = found.value.map(|list| NodeServices {
-        services: list.services.into_iter().map(|s| (s.id.clone(), s)).collect(),
+        services: list
+            .services
+            .into_iter()
+            .map(|s| (s.id.clone(), s))
+            .collect(),
         node: list.node,
     });
-    blocking::answer(r, &Look { changed: found.changed, told: found.told, value }, true)
+    blocking::answer(
+        r,
+        &Look {
+            changed: found.changed,
+            told: found.told,
+            value,
+        },
+        true,
+    )
 }
 
 /// `catalog/node-services/:node`.
@@ -187,7 +230,10 @@ async fn node_look(
     let look = move || async move {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);
-        let index = model.index_of_nodes().max(model.index_of_services()).max(state.floor());
+        let index = model
+            .index_of_nodes()
+            .max(model.index_of_services())
+            .max(state.floor());
         let value = view.node(name).map(|node| {
             let mut services: Vec<_> = view.on_node(name).map(super::views::node_service).collect();
             if *name == *state.core.host {
@@ -199,14 +245,19 @@ async fn node_look(
         });
         Ok(Look::at(index, value))
     };
-    let waits = [Wait::Directory(Topic::Nodes), Wait::Directory(Topic::Services)];
+    let waits = [
+        Wait::Directory(Topic::Nodes),
+        Wait::Directory(Topic::Services),
+    ];
     blocking::run(state, r, &waits, look).await
 }
 
 /// `catalog/register`.
 pub(super) async fn register(state: &ConsulState, r: &mut Request) -> Answer {
     need(r, &REGISTER)?;
-    let Some(body) = r.body(BODY).await? else { return refuse(413, "Request body too large") };
+    let Some(body) = r.body(BODY).await? else {
+        return refuse(413, "Request body too large");
+    };
     let wanted = match Wanted::read(&body) {
         Ok(wanted) => wanted,
         Err(why) => return refuse(400, format!("Request decode failed: {why}")),
@@ -219,7 +270,10 @@ pub(super) async fn register(state: &ConsulState, r: &mut Request) -> Answer {
         return refuse(500, "Must provide address if SkipNodeUpdate is not set");
     }
     if wanted.node.len() > 512 || wanted.details.address.len() > 512 {
-        return refuse(400, "Invalid node: names and addresses are at most 512 bytes");
+        return refuse(
+            400,
+            "Invalid node: names and addresses are at most 512 bytes",
+        );
     }
     if let Some(why) = super::input::meta_fault(&wanted.details.meta) {
         return refuse(400, format!("Invalid Node Meta: {why}"));
@@ -249,7 +303,10 @@ async fn apply(state: &ConsulState, r: &Request, wanted: Wanted) -> Result<(), R
     };
     if !local && !(wanted.skip_node_update && known.is_some()) {
         let maintenance = known.and_then(|k| k.maintenance);
-        let details = NodeDetails { maintenance, ..wanted.details };
+        let details = NodeDetails {
+            maintenance,
+            ..wanted.details
+        };
         ops::nodes::put(core, &r.cx, &key, details).await?;
     }
     let mut instance = None;
@@ -257,7 +314,17 @@ async fn apply(state: &ConsulState, r: &Request, wanted: Wanted) -> Result<(), R
     if let Some(service) = wanted.service {
         service_id.clone_from(&service.id);
         let address = if local { None } else { Some(address.as_str()) };
-        instance = Some(register::service(state, r, &service, &wanted.node, address, register::Door::Catalog).await?);
+        instance = Some(
+            register::service(
+                state,
+                r,
+                &service,
+                &wanted.node,
+                address,
+                register::Door::Catalog,
+            )
+            .await?,
+        );
     }
     for check in wanted.checks {
         register::catalog_check(state, r, &key, check, &service_id, instance).await?;
@@ -298,7 +365,10 @@ impl Wanted {
                 maintenance: None,
             },
             skip_node_update: f.flag("SkipNodeUpdate")?,
-            service: f.value("Service").map(|s| ServiceInput::read(s, "Service", false)).transpose()?,
+            service: f
+                .value("Service")
+                .map(|s| ServiceInput::read(s, "Service", false))
+                .transpose()?,
             checks,
         })
     }
@@ -307,11 +377,18 @@ impl Wanted {
 /// `catalog/deregister`.
 pub(super) async fn deregister(state: &ConsulState, r: &mut Request) -> Answer {
     need(r, &REGISTER)?;
-    let Some(body) = r.body(BODY).await? else { return refuse(413, "Request body too large") };
+    let Some(body) = r.body(BODY).await? else {
+        return refuse(413, "Request body too large");
+    };
     let read = || -> Result<[String; 4], decode::Fault> {
         let value: Value = decode::parse(&body)?;
         let mut f = Fields::new(&value)?;
-        Ok([f.text("Node")?, f.text("ServiceID")?, f.text("CheckID")?, f.text("Datacenter")?])
+        Ok([
+            f.text("Node")?,
+            f.text("ServiceID")?,
+            f.text("CheckID")?,
+            f.text("Datacenter")?,
+        ])
     };
     let [node, service, check, datacenter] = match read() {
         Ok(read) => read,
@@ -323,12 +400,20 @@ pub(super) async fn deregister(state: &ConsulState, r: &mut Request) -> Answer {
     }
     let key = register::node_key(state, r, &node)?;
     if !service.is_empty() {
-        let found = state.core.model.read().instance_on(&key, &service).map(|e| e.instance.id);
+        let found = state
+            .core
+            .model
+            .read()
+            .instance_on(&key, &service)
+            .map(|e| e.instance.id);
         if let Some(id) = found {
             ops::deregister::deregister(&state.core, &r.cx, id, true, "deregistered").await?;
         }
     } else if !check.is_empty() {
-        let key = crate::domain::check::CheckKey { node: key, id: Arc::from(check.as_str()) };
+        let key = crate::domain::check::CheckKey {
+            node: key,
+            id: Arc::from(check.as_str()),
+        };
         ops::checks::remove(&state.core, &r.cx, &key).await?;
     } else if *node != *state.core.host {
         ops::nodes::remove(&state.core, &r.cx, &key).await?;

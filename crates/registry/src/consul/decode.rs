@@ -23,7 +23,10 @@ fn explain(error: &serde_json::Error, body: &[u8]) -> Fault {
     if error.is_eof() {
         return "unexpected EOF".to_owned();
     }
-    let line = body.split(|b| *b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let line = body
+        .split(|b| *b == b'\n')
+        .nth(error.line().saturating_sub(1))
+        .unwrap_or_default();
     let at = error.column().saturating_sub(1).min(line.len());
     let found = String::from_utf8_lossy(&line[at..]).chars().next();
     match found {
@@ -51,31 +54,54 @@ const fn kind(value: &Value) -> &'static str {
 }
 
 fn mismatch(value: &Value, field: &str, wanted: &str) -> Fault {
-    format!("json: cannot unmarshal {} into Go struct field .{field} of type {wanted}", kind(value))
+    format!(
+        "json: cannot unmarshal {} into Go struct field .{field} of type {wanted}",
+        kind(value)
+    )
 }
 
 fn plain(name: &str) -> String {
-    name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
+    name.chars()
+        .filter(|c| *c != '_')
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(value: &'a Value) -> Result<Self, Fault> {
         match value {
             Value::Object(map) => Ok(Self::of(map)),
-            Value::Null => Ok(Self { members: Vec::new(), used: HashSet::new() }),
-            other => Err(format!("json: cannot unmarshal {} into Go value of type struct", kind(other))),
+            Value::Null => Ok(Self {
+                members: Vec::new(),
+                used: HashSet::new(),
+            }),
+            other => Err(format!(
+                "json: cannot unmarshal {} into Go value of type struct",
+                kind(other)
+            )),
         }
     }
 
     fn of(map: &'a Map<String, Value>) -> Self {
-        let members = map.iter().map(|(name, value)| (plain(name), name.as_str(), value)).collect();
-        Self { members, used: HashSet::new() }
+        let members = map
+            .iter()
+            .map(|(name, value)| (plain(name), name.as_str(), value))
+            .collect();
+        Self {
+            members,
+            used: HashSet::new(),
+        }
     }
 
     /// A member; `null` counts as absent.
     pub(crate) fn value(&mut self, name: &str) -> Option<&'a Value> {
         let wanted = plain(name);
-        let found = self.members.iter().rev().find(|(n, ..)| *n == wanted).map(|(.., v)| *v);
+        let found = self
+            .members
+            .iter()
+            .rev()
+            .find(|(n, ..)| *n == wanted)
+            .map(|(.., v)| *v);
         self.used.insert(wanted);
         found.filter(|v| !v.is_null())
     }
@@ -93,7 +119,9 @@ impl<'a> Fields<'a> {
             None => Ok(None),
             Some(value @ Value::Number(n)) => match n.as_i64() {
                 Some(n) => Ok(Some(n)),
-                None => Err(format!("json: cannot unmarshal number {value} into Go struct field .{name} of type int")),
+                None => Err(format!(
+                    "json: cannot unmarshal number {value} into Go struct field .{name} of type int"
+                )),
             },
             Some(other) => Err(mismatch(other, name, "int")),
         }
@@ -139,8 +167,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn text_map(&mut self, name: &str) -> Result<Option<IndexMap<String, String>>, Fault> {
-        let Some(map) = self.map(name)? else { return Ok(None) };
+    pub(crate) fn text_map(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<IndexMap<String, String>>, Fault> {
+        let Some(map) = self.map(name)? else {
+            return Ok(None);
+        };
         map.iter()
             .map(|(key, value)| match value {
                 Value::String(text) => Ok((key.clone(), text.clone())),
@@ -164,10 +197,15 @@ impl<'a> Fields<'a> {
 
     /// Refuses members that nobody asked for.
     pub(crate) fn finish(self) -> Result<(), Fault> {
-        match self.members.iter().find(|(name, ..)| !self.used.contains(name)) {
-            Some((_, original, _)) => {
-                Err(format!("json: unknown field {}", duration::quoted(original)))
-            }
+        match self
+            .members
+            .iter()
+            .find(|(name, ..)| !self.used.contains(name))
+        {
+            Some((_, original, _)) => Err(format!(
+                "json: unknown field {}",
+                duration::quoted(original)
+            )),
             None => Ok(()),
         }
     }
@@ -181,7 +219,8 @@ mod tests {
 
     #[test]
     fn names_in_any_case() {
-        let body = json!({"enable_tag_override": true, "TAGGEDADDRESSES": {}, "port": 5, "Bogus": 1});
+        let body =
+            json!({"enable_tag_override": true, "TAGGEDADDRESSES": {}, "port": 5, "Bogus": 1});
         let mut f = Fields::new(&body).unwrap();
         assert_eq!(f.flag("EnableTagOverride"), Ok(true));
         assert!(f.map("TaggedAddresses").unwrap().is_some());
@@ -197,10 +236,17 @@ mod tests {
             f.integer("Port").unwrap_err(),
             "json: cannot unmarshal string into Go struct field .Port of type int"
         );
-        assert_eq!(f.duration("TTL").unwrap_err(), "time: invalid duration \"zz\"");
+        assert_eq!(
+            f.duration("TTL").unwrap_err(),
+            "time: invalid duration \"zz\""
+        );
         assert!(f.texts("Tags").is_err());
         assert_eq!(parse(b"").unwrap_err(), "EOF");
         assert_eq!(parse(b"{\"a\":").unwrap_err(), "unexpected EOF");
-        assert!(parse(b"nonsense").unwrap_err().starts_with("invalid character 'o'"));
+        assert!(
+            parse(b"nonsense")
+                .unwrap_err()
+                .starts_with("invalid character 'o'")
+        );
     }
 }

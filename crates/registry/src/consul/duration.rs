@@ -36,20 +36,38 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
         let whole = digits(rest);
         let after = &rest[whole..];
         let fraction = after.strip_prefix('.').map_or("", |f| &f[..digits(f)]);
-        let used = whole + if after.starts_with('.') { 1 + fraction.len() } else { 0 };
+        let used = whole
+            + if after.starts_with('.') {
+                1 + fraction.len()
+            } else {
+                0
+            };
         if whole == 0 && fraction.is_empty() {
             return Err(invalid());
         }
-        let number: u64 = if whole == 0 { 0 } else { rest[..whole].parse().map_err(|_| invalid())? };
+        let number: u64 = if whole == 0 {
+            0
+        } else {
+            rest[..whole].parse().map_err(|_| invalid())?
+        };
         let tail = &rest[used..];
-        let end = tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
+        let end = tail
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let name = &tail[..end];
         if name.is_empty() {
             return Err(format!("time: missing unit in duration {}", quoted(text)));
         }
-        let unit = UNITS.iter().find(|(unit, _)| *unit == name).map(|(_, ns)| *ns);
+        let unit = UNITS
+            .iter()
+            .find(|(unit, _)| *unit == name)
+            .map(|(_, ns)| *ns);
         let unit = unit.ok_or_else(|| {
-            format!("time: unknown unit {} in duration {}", quoted(name), quoted(text))
+            format!(
+                "time: unknown unit {} in duration {}",
+                quoted(name),
+                quoted(text)
+            )
         })?;
         let part = number
             .checked_mul(unit)
@@ -64,7 +82,10 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
 
 /// A duration that is not negative, for waiting.
 pub(crate) fn parse_wait(text: &str) -> Option<Duration> {
-    parse(text).ok().and_then(|ns| u64::try_from(ns).ok()).map(Duration::from_nanos)
+    parse(text)
+        .ok()
+        .and_then(|ns| u64::try_from(ns).ok())
+        .map(Duration::from_nanos)
 }
 
 /// Go's text of a duration: `1m30s`, `500ms`, `0s`.

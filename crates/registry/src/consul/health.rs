@@ -26,8 +26,16 @@ pub(super) async fn service(state: &ConsulState, r: &Request, name: &str) -> Ans
     let tenant = r.cx.tenant();
     let look = move || async move {
         let (changed, told) = service_index(state, r, name);
-        let value = if elsewhere(r) { Vec::new() } else { lines(state, r, name, passing, filter, tenant) };
-        Ok(Look { changed, told, value })
+        let value = if elsewhere(r) {
+            Vec::new()
+        } else {
+            lines(state, r, name, passing, filter, tenant)
+        };
+        Ok(Look {
+            changed,
+            told,
+            value,
+        })
     };
     let waits = service_waits(r, name);
     let found = blocking::run(state, r, &waits, look).await?;
@@ -61,7 +69,10 @@ fn lines(
     }
     for seen in view.of_service(name) {
         let definition = &seen.entry.instance.definition;
-        let tagged = r.params.all("tag").all(|t| definition.tags.iter().any(|own| own == t));
+        let tagged = r
+            .params
+            .all("tag")
+            .all(|t| definition.tags.iter().any(|own| own == t));
         if let Some(node) = view.node(&definition.node).filter(|_| tagged) {
             out.push(view.health(node, seen));
         }
@@ -78,7 +89,11 @@ fn lines(
 fn servers(state: &ConsulState, view: &View<'_>) -> Option<ServiceHealth> {
     let node = view.node(&state.core.host)?;
     let checks = view.checks_of_whole_node(&state.core.host);
-    Some(ServiceHealth { node, service: view.consul_service(), checks })
+    Some(ServiceHealth {
+        node,
+        service: view.consul_service(),
+        checks,
+    })
 }
 
 /// `health/checks/:name`.
@@ -101,12 +116,18 @@ pub(super) async fn checks(state: &ConsulState, r: &Request, name: &str) -> Answ
             .into_iter()
             .filter(|seen| {
                 metas.is_empty()
-                    || view.node(&seen.entry.instance.definition.node).is_some_and(|n| has_meta(&n, &metas))
+                    || view
+                        .node(&seen.entry.instance.definition.node)
+                        .is_some_and(|n| has_meta(&n, &metas))
             })
             .flat_map(|seen| view.checks_of(seen))
             .collect();
         value.retain(|check| filter.keeps(check));
-        Ok(Look { changed, told, value })
+        Ok(Look {
+            changed,
+            told,
+            value,
+        })
     };
     let waits = service_waits(r, name);
     let found = blocking::run(state, r, &waits, look).await?;
@@ -127,7 +148,11 @@ pub(super) async fn node(state: &ConsulState, r: &Request, name: &str) -> Answer
         let model = state.core.model.read();
         let view = state.view(&model, tenant);
         let known = view.node(name).is_some();
-        let mut value = if known { view.checks_on(name) } else { Vec::new() };
+        let mut value = if known {
+            view.checks_on(name)
+        } else {
+            Vec::new()
+        };
         value.retain(|check| filter.keeps(check));
         Ok(Look::at(all_index(state, &model), value))
     };
@@ -153,7 +178,9 @@ pub(super) async fn state_of(state: &ConsulState, r: &Request, wanted: &str) -> 
             "any" | "passing" | "warning" | "critical" => view
                 .node_names()
                 .iter()
-                .filter(|name| metas.is_empty() || view.node(name).is_some_and(|n| has_meta(&n, &metas)))
+                .filter(|name| {
+                    metas.is_empty() || view.node(name).is_some_and(|n| has_meta(&n, &metas))
+                })
                 .flat_map(|name| view.checks_on(name))
                 .collect(),
             _ => Vec::new(),

@@ -75,8 +75,16 @@ impl CheckInput {
             for (name, values) in map {
                 let list = match values {
                     Value::String(text) => vec![text.clone()],
-                    Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-                    _ => return Err(format!("json: cannot unmarshal into Go struct field .Header.{name} of type []string")),
+                    Value::Array(items) => items
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned)
+                        .collect(),
+                    _ => {
+                        return Err(format!(
+                            "json: cannot unmarshal into Go struct field .Header.{name} of type []string"
+                        ));
+                    }
                 };
                 header.insert(name.clone(), list);
             }
@@ -111,8 +119,17 @@ impl CheckInput {
             rise: f.integer("SuccessBeforePassing")?.unwrap_or(0),
             fall: f.integer("FailuresBeforeCritical")?.unwrap_or(0),
         };
-        for known in ["Token", "Namespace", "OutputMaxSize", "Node", "ServiceName", "ServiceTags", "Type", "Definition"] {
-            drop(f.value(known));
+        for known in [
+            "Token",
+            "Namespace",
+            "OutputMaxSize",
+            "Node",
+            "ServiceName",
+            "ServiceTags",
+            "Type",
+            "Definition",
+        ] {
+            let _ = f.value(known);
         }
         if strict {
             f.finish()?;
@@ -122,7 +139,13 @@ impl CheckInput {
 
     /// True for `{}`: no check at all.
     fn is_empty(&self) -> bool {
-        !self.is_active() && !self.is_alias() && !self.script && self.ttl_ns == 0 && self.interval_ns == 0 && self.id.is_empty() && self.name.is_empty()
+        !self.is_active()
+            && !self.is_alias()
+            && !self.script
+            && self.ttl_ns == 0
+            && self.interval_ns == 0
+            && self.id.is_empty()
+            && self.name.is_empty()
     }
 
     fn is_active(&self) -> bool {
@@ -170,11 +193,19 @@ impl CheckInput {
         let timeout = ms(self.timeout_ns);
         let count = |n: i64| u8::try_from(n.clamp(1, 200)).unwrap_or(1);
         Ok(CheckSpec {
-            interval_ms: if self.is_active() { ms(self.interval_ns).max(MIN_INTERVAL_MS) } else { ms(self.ttl_ns) },
+            interval_ms: if self.is_active() {
+                ms(self.interval_ns).max(MIN_INTERVAL_MS)
+            } else {
+                ms(self.ttl_ns)
+            },
             timeout_ms: if timeout == 0 { TIMEOUT_MS } else { timeout },
             fall: count(self.fall),
             rise: count(self.rise),
-            deregister_after_ms: if self.deregister_ns > 0 { ms(self.deregister_ns).max(deregister_min_ms) } else { 0 },
+            deregister_after_ms: if self.deregister_ns > 0 {
+                ms(self.deregister_ns).max(deregister_min_ms)
+            } else {
+                0
+            },
             foreign: false,
             probe,
         })
@@ -183,15 +214,25 @@ impl CheckInput {
     fn probe(&self) -> Result<Probe, Wrong> {
         let wrong = |text: String| Err(Wrong(400, format!("Invalid check: {text}")));
         if !self.http.is_empty() {
-            let good = url::Url::parse(&self.http).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.host().is_some());
+            let good = url::Url::parse(&self.http)
+                .is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.host().is_some());
             if !good {
-                return wrong(format!("{} is not a URL with http or https", super::duration::quoted(&self.http)));
+                return wrong(format!(
+                    "{} is not a URL with http or https",
+                    super::duration::quoted(&self.http)
+                ));
             }
-            let method = if self.method.is_empty() { "GET".to_owned() } else { self.method.to_ascii_uppercase() };
+            let method = if self.method.is_empty() {
+                "GET".to_owned()
+            } else {
+                self.method.to_ascii_uppercase()
+            };
             let fine = http::Method::from_bytes(method.as_bytes()).is_ok()
                 && self.header.iter().all(|(name, values)| {
                     http::HeaderName::try_from(name.as_str()).is_ok()
-                        && values.iter().all(|v| http::HeaderValue::try_from(v.as_str()).is_ok())
+                        && values
+                            .iter()
+                            .all(|v| http::HeaderValue::try_from(v.as_str()).is_ok())
                 });
             if !fine {
                 return wrong("the method or a header cannot be sent".to_owned());
@@ -201,28 +242,49 @@ impl CheckInput {
                 method,
                 headers: self.header.clone(),
                 body: self.body.clone(),
-                expect: Expect { status: Vec::new(), warn: vec![429], body: None },
+                expect: Expect {
+                    status: Vec::new(),
+                    warn: vec![429],
+                    body: None,
+                },
                 tls_skip_verify: self.tls_skip_verify,
             });
         }
         if !self.tcp.is_empty() {
             return match authority(&self.tcp) {
-                Some(target) => Ok(Probe::Tcp { target: Some(target) }),
-                None => wrong(format!("{} is not host:port", super::duration::quoted(&self.tcp))),
+                Some(target) => Ok(Probe::Tcp {
+                    target: Some(target),
+                }),
+                None => wrong(format!(
+                    "{} is not host:port",
+                    super::duration::quoted(&self.tcp)
+                )),
             };
         }
         if !self.grpc.is_empty() {
             let (target, service) = self.grpc.split_once('/').unwrap_or((&self.grpc, ""));
             return match authority(target) {
-                Some(target) => Ok(Probe::Grpc { target: Some(target), service: service.to_owned(), tls: self.grpc_tls }),
-                None => wrong(format!("{} is not host:port", super::duration::quoted(target))),
+                Some(target) => Ok(Probe::Grpc {
+                    target: Some(target),
+                    service: service.to_owned(),
+                    tls: self.grpc_tls,
+                }),
+                None => wrong(format!(
+                    "{} is not host:port",
+                    super::duration::quoted(target)
+                )),
             };
         }
         if self.is_alias() {
             let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            return Ok(Probe::Alias { service: some(&self.alias_service), node: some(&self.alias_node) });
+            return Ok(Probe::Alias {
+                service: some(&self.alias_service),
+                node: some(&self.alias_node),
+            });
         }
-        Ok(Probe::Ttl { ttl_ms: ms(self.ttl_ns).max(1) })
+        Ok(Probe::Ttl {
+            ttl_ms: ms(self.ttl_ns).max(1),
+        })
     }
 
     /// A check whose status is told, not looked for (`catalog/register`).
@@ -295,7 +357,7 @@ impl ServiceInput {
             checks,
         };
         for known in ["Token", "Namespace", "CreateIndex", "ModifyIndex"] {
-            drop(f.value(known));
+            let _ = f.value(known);
         }
         if strict {
             f.finish()?;
@@ -309,11 +371,18 @@ impl ServiceInput {
         if self.name.is_empty() {
             return wrong("Missing service name".to_owned());
         }
-        if self.name.len() > LONGEST || self.id.len() > LONGEST || self.tags.iter().any(|t| t.len() > LONGEST) {
-            return wrong(format!("Invalid service: names, ids and tags are at most {LONGEST} bytes"));
+        if self.name.len() > LONGEST
+            || self.id.len() > LONGEST
+            || self.tags.iter().any(|t| t.len() > LONGEST)
+        {
+            return wrong(format!(
+                "Invalid service: names, ids and tags are at most {LONGEST} bytes"
+            ));
         }
         if self.tags.len() > MOST || self.checks.len() > MOST || self.tagged.len() > MOST {
-            return wrong(format!("Invalid service: at most {MOST} tags, checks and tagged addresses"));
+            return wrong(format!(
+                "Invalid service: at most {MOST} tags, checks and tagged addresses"
+            ));
         }
         if matches!(self.address.as_str(), "0.0.0.0" | "::" | "[::]") {
             return wrong("Invalid service address".to_owned());
@@ -335,7 +404,12 @@ impl ServiceInput {
     }
 
     /// The same as a registration. `node_address` is what an empty address means.
-    pub(crate) fn registration(&self, node: &str, node_address: Option<&str>, tenant: Option<String>) -> Result<Registration, Wrong> {
+    pub(crate) fn registration(
+        &self,
+        node: &str,
+        node_address: Option<&str>,
+        tenant: Option<String>,
+    ) -> Result<Registration, Wrong> {
         let meta = self.meta.clone().unwrap_or_default();
         let pair = |name: &str| meta.get(name).map(String::as_str).filter(|v| !v.is_empty());
         let host = match (self.address.as_str(), node_address) {
@@ -344,7 +418,9 @@ impl ServiceInput {
             (address, _) => Host::Named(host_of(address)?),
         };
         let version = pair("version").filter(|v| {
-            v.len() <= 64 && v.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@')
+            v.len() <= 64
+                && v.bytes()
+                    .all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@')
         });
         let protocol = pair("protocol")
             .and_then(|p| serde_json::from_value(json!(p)).ok())
@@ -371,10 +447,15 @@ impl ServiceInput {
             version: version.unwrap_or("0.0.0").to_owned(),
             host,
             port: u16::try_from(self.port).unwrap_or(0),
-            base_path: pair("base_path").and_then(plain_base_path).unwrap_or_else(|| "/".to_owned()),
+            base_path: pair("base_path")
+                .and_then(plain_base_path)
+                .unwrap_or_else(|| "/".to_owned()),
             protocol: protocol.unwrap_or_default(),
             tls_pin: None,
-            zone: pair("zone").filter(|z| z.len() <= 64).unwrap_or_default().to_owned(),
+            zone: pair("zone")
+                .filter(|z| z.len() <= 64)
+                .unwrap_or_default()
+                .to_owned(),
             node: node.to_owned(),
             weight,
             tags: self.tags.clone(),
@@ -383,7 +464,11 @@ impl ServiceInput {
             service: public.map(|public| ServicePart {
                 display_name: None,
                 description: None,
-                default_access: if public { DefaultAccess::Public } else { DefaultAccess::Authenticated },
+                default_access: if public {
+                    DefaultAccess::Public
+                } else {
+                    DefaultAccess::Authenticated
+                },
                 forward_credentials: false,
                 endpoints: None,
                 openapi_url: None,
@@ -410,8 +495,18 @@ impl ServiceInput {
                     (true, false) => format!("service:{}", self.id),
                     (true, true) => format!("service:{}:{}", self.id, i + 1),
                 };
-                let name = if check.name.is_empty() { format!("Service '{}' check", self.name) } else { check.name.clone() };
-                Ok(NewCheck { id, name, notes: check.notes.clone(), spec, status })
+                let name = if check.name.is_empty() {
+                    format!("Service '{}' check", self.name)
+                } else {
+                    check.name.clone()
+                };
+                Ok(NewCheck {
+                    id,
+                    name,
+                    notes: check.notes.clone(),
+                    spec,
+                    status,
+                })
             })
             .collect()
     }
@@ -422,19 +517,29 @@ fn host_of(address: &str) -> Result<String, Wrong> {
 }
 
 fn tagged(f: &mut Fields<'_>) -> Result<BTreeMap<String, (String, i64)>, Fault> {
-    let Some(map) = f.map("TaggedAddresses")? else { return Ok(BTreeMap::new()) };
+    let Some(map) = f.map("TaggedAddresses")? else {
+        return Ok(BTreeMap::new());
+    };
     map.iter()
         .map(|(name, value)| {
             let mut inner = Fields::new(value)?;
-            Ok((name.clone(), (inner.text("Address")?, inner.integer("Port")?.unwrap_or(0))))
+            Ok((
+                name.clone(),
+                (inner.text("Address")?, inner.integer("Port")?.unwrap_or(0)),
+            ))
         })
         .collect()
 }
 
 fn weights(f: &mut Fields<'_>) -> Result<(i64, i64), Fault> {
-    let Some(value) = f.value("Weights") else { return Ok((1, 1)) };
+    let Some(value) = f.value("Weights") else {
+        return Ok((1, 1));
+    };
     let mut inner = Fields::new(value)?;
-    Ok((inner.integer("Passing")?.unwrap_or(0), inner.integer("Warning")?.unwrap_or(0)))
+    Ok((
+        inner.integer("Passing")?.unwrap_or(0),
+        inner.integer("Warning")?.unwrap_or(0),
+    ))
 }
 
 /// Kind, Proxy and Connect, kept and given back.
@@ -465,7 +570,10 @@ pub(crate) fn meta_fault(meta: &IndexMap<String, String>) -> Option<String> {
     meta.iter().find_map(|(key, value)| {
         let why = if key.is_empty() {
             "Key cannot be blank"
-        } else if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        } else if !key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        {
             "Key contains invalid characters"
         } else if key.len() > 128 {
             "Key is too long (limit: 128 characters)"
@@ -476,7 +584,9 @@ pub(crate) fn meta_fault(meta: &IndexMap<String, String>) -> Option<String> {
         } else {
             return None;
         };
-        Some(format!("Couldn't load metadata pair ('{key}', '{value}'): {why}"))
+        Some(format!(
+            "Couldn't load metadata pair ('{key}', '{value}'): {why}"
+        ))
     })
 }
 
@@ -485,23 +595,56 @@ mod tests {
     use super::*;
 
     fn check(body: &Value) -> Result<CheckSpec, Wrong> {
-        CheckInput::read(body, true).map_err(Wrong::from)?.spec(60_000)
+        CheckInput::read(body, true)
+            .map_err(Wrong::from)?
+            .spec(60_000)
     }
 
     #[test]
     fn exactly_one_kind() {
         for (body, status, text) in [
-            (json!({}), 400, "Invalid check: TTL must be > 0 for TTL checks"),
-            (json!({"TTL": "10s", "Interval": "10s"}), 400, "Invalid check: Interval and TTL cannot both be specified"),
-            (json!({"HTTP": "http://x/"}), 400, "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks"),
-            (json!({"TTL": "zz"}), 400, "Request decode failed: time: invalid duration \"zz\""),
-            (json!({"Args": ["/bin/true"], "Interval": "10s"}), 500, NO_SCRIPTS),
-            (json!({"DockerContainerID": "x", "Args": ["a"], "Interval": "10s"}), 500, NO_SCRIPTS),
+            (
+                json!({}),
+                400,
+                "Invalid check: TTL must be > 0 for TTL checks",
+            ),
+            (
+                json!({"TTL": "10s", "Interval": "10s"}),
+                400,
+                "Invalid check: Interval and TTL cannot both be specified",
+            ),
+            (
+                json!({"HTTP": "http://x/"}),
+                400,
+                "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks",
+            ),
+            (
+                json!({"TTL": "zz"}),
+                400,
+                "Request decode failed: time: invalid duration \"zz\"",
+            ),
+            (
+                json!({"Args": ["/bin/true"], "Interval": "10s"}),
+                500,
+                NO_SCRIPTS,
+            ),
+            (
+                json!({"DockerContainerID": "x", "Args": ["a"], "Interval": "10s"}),
+                500,
+                NO_SCRIPTS,
+            ),
         ] {
-            assert_eq!(check(&body).unwrap_err(), Wrong(status, text.to_owned()), "{body}");
+            assert_eq!(
+                check(&body).unwrap_err(),
+                Wrong(status, text.to_owned()),
+                "{body}"
+            );
         }
         let spec = check(&json!({"http": "http://127.0.0.1/", "interval": "100ms", "deregister_critical_service_after": "10s"})).unwrap();
-        assert_eq!((spec.interval_ms, spec.timeout_ms, spec.deregister_after_ms), (1_000, 10_000, 60_000));
+        assert_eq!(
+            (spec.interval_ms, spec.timeout_ms, spec.deregister_after_ms),
+            (1_000, 10_000, 60_000)
+        );
         let spec = check(&json!({"TTL": "15s"})).unwrap();
         assert_eq!(spec.probe, Probe::Ttl { ttl_ms: 15_000 });
         let spec = check(&json!({"GRPC": "127.0.0.1:50051/web", "Interval": "5s"})).unwrap();
@@ -515,20 +658,36 @@ mod tests {
         let s = ServiceInput::read(&body, "Name", true).unwrap();
         s.check().unwrap();
         let r = s.registration("n1", Some("127.0.0.1"), None).unwrap();
-        assert_eq!((r.version.as_str(), r.port, r.weight), ("1.2.0", 8080, 1_000));
+        assert_eq!(
+            (r.version.as_str(), r.port, r.weight),
+            ("1.2.0", 8080, 1_000)
+        );
         assert_eq!(r.host, Host::Named("127.0.0.1".to_owned()));
         assert!(r.service.is_some() && r.heartbeat_s.is_none());
         assert_eq!(s.new_checks(0).unwrap()[0].id, "service:web1");
         for (body, text) in [
             (json!({}), "Missing service name"),
-            (json!({"Name": "a", "Address": "0.0.0.0"}), "Invalid service address"),
-            (json!({"Name": "a", "Weights": {"Passing": 0}}), "Invalid Weights: Passing must be greater than 0"),
-            (json!({"Name": "a", "Meta": {"consul-x": "1"}}), "Invalid Service Meta: Couldn't load metadata pair ('consul-x', '1'): Key prefix 'consul-' is reserved for internal use"),
+            (
+                json!({"Name": "a", "Address": "0.0.0.0"}),
+                "Invalid service address",
+            ),
+            (
+                json!({"Name": "a", "Weights": {"Passing": 0}}),
+                "Invalid Weights: Passing must be greater than 0",
+            ),
+            (
+                json!({"Name": "a", "Meta": {"consul-x": "1"}}),
+                "Invalid Service Meta: Couldn't load metadata pair ('consul-x', '1'): Key prefix 'consul-' is reserved for internal use",
+            ),
         ] {
-            let found = ServiceInput::read(&body, "Name", true).unwrap().check().unwrap_err();
+            let found = ServiceInput::read(&body, "Name", true)
+                .unwrap()
+                .check()
+                .unwrap_err();
             assert_eq!(found, Wrong(400, text.to_owned()));
         }
-        let unknown = ServiceInput::read(&json!({"Name": "a", "Bogus": 1}), "Name", true).unwrap_err();
+        let unknown =
+            ServiceInput::read(&json!({"Name": "a", "Bogus": 1}), "Name", true).unwrap_err();
         assert_eq!(unknown, "json: unknown field \"Bogus\"");
     }
 }

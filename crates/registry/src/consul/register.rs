@@ -63,7 +63,12 @@ pub(super) async fn service(
         Door::Agent { replace_checks } => (Source::ConsulAgent, replace_checks),
         Door::Catalog => (Source::ConsulCatalog, false),
     };
-    let request = Registration { registration, source, checks, replace_checks };
+    let request = Registration {
+        registration,
+        source,
+        checks,
+        replace_checks,
+    };
     if let Some(same) = unchanged(state, r, &request) {
         return Ok(same);
     }
@@ -124,31 +129,60 @@ pub(super) async fn catalog_check(
     registered: Option<Uuid>,
 ) -> Result<(), Refused> {
     let status = check.initial()?;
-    let of = if check.service_id.is_empty() { service_id } else { check.service_id.as_str() };
+    let of = if check.service_id.is_empty() {
+        service_id
+    } else {
+        check.service_id.as_str()
+    };
     // A check of the registration belongs to its service only when it says so, or says nothing of its own.
     let instance = match (check.service_id.is_empty(), registered) {
         (true, _) => None,
         (false, Some(id)) if of == service_id => Some(id),
         (false, _) => {
-            let known = state.core.model.read().instance_on(node, of).map(|e| e.instance.id);
+            let known = state
+                .core
+                .model
+                .read()
+                .instance_on(node, of)
+                .map(|e| e.instance.id);
             match known {
                 Some(id) => Some(id),
-                None => return refuse(500, format!("failed inserting check: Missing service registration '{of}'")),
+                None => {
+                    return refuse(
+                        500,
+                        format!("failed inserting check: Missing service registration '{of}'"),
+                    );
+                }
             }
         }
     };
-    let id = if check.id.is_empty() { check.name.clone() } else { check.id.clone() };
+    let id = if check.id.is_empty() {
+        check.name.clone()
+    } else {
+        check.id.clone()
+    };
     if id.is_empty() {
         return refuse(500, "Must provide check name or id");
     }
-    let name = if check.name.is_empty() { id.clone() } else { check.name };
+    let name = if check.name.is_empty() {
+        id.clone()
+    } else {
+        check.name
+    };
     let wanted = ops::checks::Wanted {
-        key: CheckKey { node: node.clone(), id: Arc::from(id) },
+        key: CheckKey {
+            node: node.clone(),
+            id: Arc::from(id),
+        },
         instance,
         name,
         notes: check.notes,
         spec: CheckInput::stated(),
-        status: if check.status.is_empty() { Status::Critical } else { status },
+        status: if check.status.is_empty() {
+            Status::Critical
+        } else {
+            status
+        },
         output: check.output,
         states: true,
     };

@@ -38,22 +38,38 @@ impl Reply {
 
     /// A status alone.
     pub(crate) fn bare(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Bytes::new(), close: false }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            close: false,
+        }
     }
 
     /// A sentence.
     pub(crate) fn text(status: u16, text: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = Bytes::from(text.into());
-        Self { body, ..Self::bare(status) }.header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        Self {
+            body,
+            ..Self::bare(status)
+        }
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
     }
 
     /// JSON, compact or for people.
     pub(crate) fn json<T: Serialize + ?Sized>(value: &T, pretty: bool) -> Self {
-        let body = if pretty { write_pretty(value) } else { serde_json::to_vec(value).ok() };
+        let body = if pretty {
+            write_pretty(value)
+        } else {
+            serde_json::to_vec(value).ok()
+        };
         match body {
-            Some(body) => Self { body: Bytes::from(body), ..Self::bare(StatusCode::OK) }
-                .header(CONTENT_TYPE, "application/json"),
+            Some(body) => Self {
+                body: Bytes::from(body),
+                ..Self::bare(StatusCode::OK)
+            }
+            .header(CONTENT_TYPE, "application/json"),
             None => Self::text(500, "the answer cannot be written as JSON"),
         }
     }
@@ -81,17 +97,20 @@ impl Reply {
 
     /// The response on the wire, compressed when the client takes it.
     pub(crate) fn finish(mut self, request: &HeaderMap) -> Response<Body> {
-        self.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        self.headers
+            .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         if self.body.len() >= WORTH
             && !self.headers.contains_key(CONTENT_ENCODING)
             && accepts_gzip(request)
             && let Some(small) = gzip(&self.body)
         {
             self.body = Bytes::from(small);
-            self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            self.headers
+                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if self.close {
-            self.headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            self.headers
+                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.status;
@@ -113,14 +132,26 @@ pub(crate) fn denied<T>() -> Result<T, Refused> {
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         let (status, text) = match &error {
-            Error::Unauthenticated | Error::Missing(_) | Error::NameOwned => (403, "Permission denied".to_owned()),
+            Error::Unauthenticated | Error::Missing(_) | Error::NameOwned => {
+                (403, "Permission denied".to_owned())
+            }
             Error::NotAllowed { reason, faults } => {
-                let why: Vec<String> = faults.iter().map(|f| format!("{}: {}", f.field, f.message)).collect();
-                let detail = if why.is_empty() { reason.clone() } else { why.join("; ") };
+                let why: Vec<String> = faults
+                    .iter()
+                    .map(|f| format!("{}: {}", f.field, f.message))
+                    .collect();
+                let detail = if why.is_empty() {
+                    reason.clone()
+                } else {
+                    why.join("; ")
+                };
                 (403, format!("Permission denied: {detail}"))
             }
             Error::Invalid { faults, .. } => {
-                let why: Vec<String> = faults.iter().map(|f| format!("{}: {}", f.field, f.message)).collect();
+                let why: Vec<String> = faults
+                    .iter()
+                    .map(|f| format!("{}: {}", f.field, f.message))
+                    .collect();
                 (400, format!("Invalid registration: {}", why.join("; ")))
             }
             Error::TooManyInstances | Error::TooManyWatchers => (429, error.to_string()),
@@ -153,18 +184,26 @@ fn write_pretty<T: Serialize + ?Sized>(value: &T) -> Option<Vec<u8>> {
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|part| {
-        let mut pieces = part.split(';').map(str::trim);
-        let name = pieces.next().unwrap_or_default();
-        let refused = pieces.any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-        name.eq_ignore_ascii_case("gzip") && !refused
-    })
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|part| {
+            let mut pieces = part.split(';').map(str::trim);
+            let name = pieces.next().unwrap_or_default();
+            let refused = pieces.any(|p| matches!(p, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+            name.eq_ignore_ascii_case("gzip") && !refused
+        })
 }
 
 fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).ok()?;
-    encoder.finish().ok().filter(|small| small.len() < body.len())
+    encoder
+        .finish()
+        .ok()
+        .filter(|small| small.len() < body.len())
 }
 
 #[cfg(test)]
@@ -176,23 +215,34 @@ mod tests {
     #[test]
     fn json_is_compact_or_pretty() {
         let value = serde_json::json!({"a": [1, 2], "b": {}});
-        assert_eq!(Reply::json(&value, false).body, Bytes::from_static(b"{\"a\":[1,2],\"b\":{}}"));
+        assert_eq!(
+            Reply::json(&value, false).body,
+            Bytes::from_static(b"{\"a\":[1,2],\"b\":{}}")
+        );
         let pretty = Reply::json(&value, true).body;
-        assert_eq!(pretty, "{\n    \"a\": [\n        1,\n        2\n    ],\n    \"b\": {}\n}\n");
+        assert_eq!(
+            pretty,
+            "{\n    \"a\": [\n        1,\n        2\n    ],\n    \"b\": {}\n}\n"
+        );
     }
 
     #[test]
     fn large_bodies_are_compressed_for_those_who_take_it() {
         let value = vec!["text"; 1_000];
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("deflate, gzip;q=0.5"));
+        headers.insert(
+            ACCEPT_ENCODING,
+            HeaderValue::from_static("deflate, gzip;q=0.5"),
+        );
         let reply = Reply::json(&value, false);
         let whole = reply.body.clone();
         let response = reply.finish(&headers);
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
         let small = gzip(&whole).unwrap();
         let mut back = Vec::new();
-        flate2::read::GzDecoder::new(&*small).read_to_end(&mut back).unwrap();
+        flate2::read::GzDecoder::new(&*small)
+            .read_to_end(&mut back)
+            .unwrap();
         assert_eq!(back, whole);
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
         let plain = Reply::json(&value, false).finish(&headers);

@@ -1,6 +1,5 @@
 //! A request as Consul reads it: decoded path, parameters, consistency, datacenter, blocking (C§1, C§2).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,12 +24,19 @@ pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
     pub(crate) fn parse(query: &str) -> Self {
-        Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     /// The first value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value, or an empty text.
@@ -40,7 +46,10 @@ impl Params {
 
     /// All values of a parameter.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -68,11 +77,8 @@ pub(crate) struct Blocking {
 /// A request.
 pub(crate) struct Request {
     pub method: Method,
-    /// The decoded path.
-    pub path: String,
     pub params: Params,
     pub headers: HeaderMap,
-    pub peer: Option<SocketAddr>,
     /// In a lock only so that a request can be shared with its look-ups.
     body: Mutex<Option<Body>>,
     /// Whoever calls; set once access was granted.
@@ -89,8 +95,10 @@ pub(crate) enum Odd {
 
 /// Decodes and cleans a path.
 pub(crate) fn read_path(uri: &Uri) -> Result<String, Odd> {
-    let decoded =
-        percent_decode_str(uri.path()).decode_utf8().map_err(|_| Odd::Unreadable)?.into_owned();
+    let decoded = percent_decode_str(uri.path())
+        .decode_utf8()
+        .map_err(|_| Odd::Unreadable)?
+        .into_owned();
     match clean(&decoded) {
         None => Ok(decoded),
         Some(cleaned) => {
@@ -138,21 +146,29 @@ fn clean(path: &str) -> Option<String> {
             other => out.push(other),
         }
     }
-    let tail = if path.ends_with('/') && !out.is_empty() { "/" } else { "" };
+    let tail = if path.ends_with('/') && !out.is_empty() {
+        "/"
+    } else {
+        ""
+    };
     Some(format!("/{}{tail}", out.join("/")))
 }
 
 impl Request {
     pub(crate) fn new(
         method: Method,
-        path: String,
         params: Params,
         headers: HeaderMap,
-        peer: Option<SocketAddr>,
         body: Body,
         cx: Context,
     ) -> Self {
-        Self { method, path, params, headers, peer, body: Mutex::new(Some(body)), cx }
+        Self {
+            method,
+            params,
+            headers,
+            body: Mutex::new(Some(body)),
+            cx,
+        }
     }
 
     /// Whether JSON is written for people.
@@ -167,7 +183,9 @@ impl Request {
 
     /// The body, at most `most` bytes; nothing when it is longer.
     pub(crate) async fn body(&mut self, most: usize) -> Result<Option<Bytes>, Refused> {
-        let Some(body) = self.body.get_mut().take() else { return Ok(Some(Bytes::new())) };
+        let Some(body) = self.body.get_mut().take() else {
+            return Ok(Some(Bytes::new()));
+        };
         match Limited::new(body, most).collect().await {
             Ok(collected) => Ok(Some(collected.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Ok(None),
@@ -193,7 +211,10 @@ impl Request {
     /// Reads `?index`, `?wait` and the consistency, which has nothing to choose here.
     pub(crate) fn blocking(&self) -> Result<Blocking, Refused> {
         if self.params.has("stale") && self.params.has("consistent") {
-            return refuse(400, "Cannot specify ?stale with ?consistent, conflicting semantics.");
+            return refuse(
+                400,
+                "Cannot specify ?stale with ?consistent, conflicting semantics.",
+            );
         }
         let wait = match self.params.text("wait") {
             "" => DEFAULT_WAIT,
@@ -209,7 +230,11 @@ impl Request {
                 Err(_) => return refuse(400, "Invalid index"),
             },
         };
-        let wait = if wait.is_zero() { DEFAULT_WAIT } else { wait.min(LONGEST_WAIT) };
+        let wait = if wait.is_zero() {
+            DEFAULT_WAIT
+        } else {
+            wait.min(LONGEST_WAIT)
+        };
         Ok(Blocking { index, wait })
     }
 }

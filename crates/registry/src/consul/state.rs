@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use portico_base::Principal;
 use portico_contract::credentials::Credentials;
-use portico_telemetry::metrics::{
-    CounterFamily, CounterVec, Gauge, GaugeFamily, Registry,
-};
+use portico_telemetry::metrics::{CounterFamily, CounterVec, Gauge, GaugeFamily};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,10 +33,18 @@ static BLOCKING: GaugeFamily = GaugeFamily::new(
     &[],
     1,
 );
-static KV_ENTRIES: GaugeFamily =
-    GaugeFamily::new("portico_registry_kv_entries", "keys of the key-value store", &[], 1);
-static SESSIONS: GaugeFamily =
-    GaugeFamily::new("portico_registry_sessions", "sessions of the Consul-compatible API", &[], 1);
+static KV_ENTRIES: GaugeFamily = GaugeFamily::new(
+    "portico_registry_kv_entries",
+    "keys of the key-value store",
+    &[],
+    1,
+);
+static SESSIONS: GaugeFamily = GaugeFamily::new(
+    "portico_registry_sessions",
+    "sessions of the Consul-compatible API",
+    &[],
+    1,
+);
 
 /// Something of the key-value store, sessions or events that somebody may wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +79,6 @@ pub(crate) struct Figures {
     pub blocking: Gauge,
     pub kv_entries: Gauge,
     pub sessions: Gauge,
-    pub registry: Registry,
 }
 
 /// The state of this API in one process.
@@ -109,13 +114,12 @@ impl ConsulState {
         credentials: Credentials,
         stop: CancellationToken,
     ) -> Self {
-        let registry = core.metrics.registry.clone();
+        let registry = &core.metrics.registry;
         let figures = Figures {
             requests: registry.counter(&REQUESTS),
             blocking: registry.gauge(&BLOCKING).with(&[]),
             kv_entries: registry.gauge(&KV_ENTRIES).with(&[]),
             sessions: registry.gauge(&SESSIONS).with(&[]),
-            registry,
         };
         let floor = core.model.read().index;
         Self(Arc::new(Inner {
@@ -156,7 +160,10 @@ impl ConsulState {
         }
         *count += 1;
         self.figures.blocking.add(1.0);
-        Ok(Blocked { state: self.clone(), key })
+        Ok(Blocked {
+            state: self.clone(),
+            key,
+        })
     }
 }
 

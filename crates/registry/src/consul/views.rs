@@ -25,11 +25,9 @@ pub(crate) const SERF: &str = "serfHealth";
 /// The service that the servers themselves are.
 pub(crate) const CONSUL: &str = "consul";
 /// Reason of a service's maintenance when none was given.
-pub(crate) const NO_REASON: &str =
-    "Maintenance mode is enabled for this service, but no reason was provided. This is a default message.";
+pub(crate) const NO_REASON: &str = "Maintenance mode is enabled for this service, but no reason was provided. This is a default message.";
 /// Reason of a node's maintenance when none was given.
-pub(crate) const NO_NODE_REASON: &str =
-    "Maintenance mode is enabled for this node, but no reason was provided. This is a default message.";
+pub(crate) const NO_NODE_REASON: &str = "Maintenance mode is enabled for this node, but no reason was provided. This is a default message.";
 
 /// What a tenant sees of the model.
 pub(crate) struct View<'a> {
@@ -58,7 +56,10 @@ impl<'a> View<'a> {
     }
 
     fn seen(&self, entry: &'a InstanceEntry) -> Option<Seen<'a>> {
-        let service = self.model.service_of(&entry.instance).filter(|s| self.sees(s))?;
+        let service = self
+            .model
+            .service_of(&entry.instance)
+            .filter(|s| self.sees(s))?;
         Some(Seen { service, entry })
     }
 
@@ -75,8 +76,13 @@ impl<'a> View<'a> {
     /// Names of all nodes, in their order.
     pub(crate) fn node_names(&self) -> BTreeSet<Text> {
         let mine = |key: &&NodeKey| key.tenant.is_none_or(|t| t == self.tenant);
-        let mut names: BTreeSet<Text> =
-            self.model.nodes().map(|n| &n.key).filter(mine).map(|k| Arc::clone(&k.name)).collect();
+        let mut names: BTreeSet<Text> = self
+            .model
+            .nodes()
+            .map(|n| &n.key)
+            .filter(mine)
+            .map(|k| Arc::clone(&k.name))
+            .collect();
         for key in self.model.inhabited_nodes().filter(mine) {
             if !names.contains(&key.name) && self.on_node(&key.name).next().is_some() {
                 names.insert(Arc::clone(&key.name));
@@ -99,25 +105,33 @@ impl<'a> View<'a> {
 
     /// A node by its name.
     pub(crate) fn node(&self, name: &str) -> Option<Node> {
-        let row = self.keys(name).iter().find_map(|key| self.model.node(key)).cloned();
+        let row = self
+            .keys(name)
+            .iter()
+            .find_map(|key| self.model.node(key))
+            .cloned();
         if *name == **self.host {
             let modify = row.map_or(1, |n| n.modify_index);
             return Some(self.local(modify));
         }
-        if let Some(row) = row.filter(|r| !r.details.address.is_empty() || !r.details.id.is_empty()) {
+        if let Some(row) = row.filter(|r| !r.details.address.is_empty() || !r.details.id.is_empty())
+        {
             let d = &row.details;
             return Some(Node {
                 id: d.id.clone(),
                 node: Arc::clone(&row.key.name),
                 address: d.address.clone(),
                 datacenter: Arc::clone(self.datacenter),
-                tagged_addresses: (!d.tagged_addresses.is_empty()).then(|| d.tagged_addresses.clone()),
+                tagged_addresses: (!d.tagged_addresses.is_empty())
+                    .then(|| d.tagged_addresses.clone()),
                 meta: (!d.meta.is_empty()).then(|| d.meta.clone()),
                 create_index: row.create_index,
                 modify_index: row.modify_index,
             });
         }
-        let first = self.on_node(name).min_by_key(|s| s.entry.instance.create_index)?;
+        let first = self
+            .on_node(name)
+            .min_by_key(|s| s.entry.instance.create_index)?;
         let definition = &first.entry.instance.definition;
         let index = first.entry.instance.create_index.max(1);
         let host = definition.host.to_string();
@@ -141,7 +155,10 @@ impl<'a> View<'a> {
             address: "127.0.0.1".to_owned(),
             datacenter: Arc::clone(self.datacenter),
             tagged_addresses: Some(tagged("127.0.0.1")),
-            meta: Some(IndexMap::from([("consul-network-segment".to_owned(), String::new())])),
+            meta: Some(IndexMap::from([(
+                "consul-network-segment".to_owned(),
+                String::new(),
+            )])),
             create_index: 1,
             modify_index: modify_index.max(1),
         }
@@ -149,27 +166,46 @@ impl<'a> View<'a> {
 
     /// All nodes in the order of their names.
     pub(crate) fn nodes(&self) -> Vec<Node> {
-        self.node_names().iter().filter_map(|name| self.node(name)).collect()
+        self.node_names()
+            .iter()
+            .filter_map(|name| self.node(name))
+            .collect()
     }
 
     /// True when a node was registered from outside: nobody gossips with it.
     fn is_external(&self, node: &str) -> bool {
         *node != **self.host
-            && self.keys(node).iter().filter_map(|k| self.model.node(k)).any(|n| !n.details.address.is_empty())
+            && self
+                .keys(node)
+                .iter()
+                .filter_map(|k| self.model.node(k))
+                .any(|n| !n.details.address.is_empty())
     }
 
     /// Names of all services with their tags.
-    pub(crate) fn services(&self, keeps: impl Fn(&ServiceNode) -> bool, every: bool, metas: &[(&str, &str)]) -> BTreeMap<Text, BTreeSet<String>> {
+    pub(crate) fn services(
+        &self,
+        keeps: impl Fn(&ServiceNode) -> bool,
+        every: bool,
+        metas: &[(&str, &str)],
+    ) -> BTreeMap<Text, BTreeSet<String>> {
         let mut out: BTreeMap<Text, BTreeSet<String>> = BTreeMap::new();
         for entry in self.model.services().filter(|e| self.sees(&e.service)) {
-            for seen in entry.instances.iter().filter_map(|id| self.model.instance(*id)).filter_map(|e| self.seen(e)) {
+            for seen in entry
+                .instances
+                .iter()
+                .filter_map(|id| self.model.instance(*id))
+                .filter_map(|e| self.seen(e))
+            {
                 let wanted = every || {
                     let node = self.node(&seen.entry.instance.definition.node);
                     node.is_some_and(|n| has_meta(&n, metas) && keeps(&self.service_node(&n, seen)))
                 };
                 if wanted {
                     let tags = seen.entry.instance.definition.tags.iter().cloned();
-                    out.entry(Arc::clone(&entry.service.name)).or_default().extend(tags);
+                    out.entry(Arc::clone(&entry.service.name))
+                        .or_default()
+                        .extend(tags);
                 }
             }
         }
@@ -190,7 +226,10 @@ impl<'a> View<'a> {
             .filter_map(|e| self.seen(e))
             .collect();
         out.sort_by_cached_key(|s| {
-            (Arc::clone(&s.entry.instance.definition.node), service_id(&s.entry.instance))
+            (
+                Arc::clone(&s.entry.instance.definition.node),
+                service_id(&s.entry.instance),
+            )
         });
         out
     }
@@ -214,11 +253,19 @@ impl<'a> View<'a> {
 
     /// An instance of the agent by its id.
     pub(crate) fn agent_instance(&self, id: &str) -> Option<Seen<'a>> {
-        let near = self.keys(self.host).iter().find_map(|key| self.model.instance_on(key, id));
-        if let Some(seen) = near.filter(|e| e.instance.source == Source::ConsulAgent).and_then(|e| self.seen(e)) {
+        let near = self
+            .keys(self.host)
+            .iter()
+            .find_map(|key| self.model.instance_on(key, id));
+        if let Some(seen) = near
+            .filter(|e| e.instance.source == Source::ConsulAgent)
+            .and_then(|e| self.seen(e))
+        {
             return Some(seen);
         }
-        self.of_agent().into_iter().find(|s| service_id(&s.entry.instance) == id)
+        self.of_agent()
+            .into_iter()
+            .find(|s| service_id(&s.entry.instance) == id)
     }
 
     /// The record of the servers themselves.
@@ -232,7 +279,10 @@ impl<'a> View<'a> {
             tagged_addresses: BTreeMap::new(),
             meta: Some(Arc::default()),
             port: 8300,
-            weights: Weights { passing: 1, warning: 1 },
+            weights: Weights {
+                passing: 1,
+                warning: 1,
+            },
             enable_tag_override: false,
             proxy: proxy(None),
             connect: json!({}),
@@ -255,7 +305,11 @@ impl<'a> View<'a> {
     pub(crate) fn health(&self, node: Node, seen: Seen<'_>) -> ServiceHealth {
         let mut checks = self.checks_of_whole_node(&node.node);
         checks.extend(self.checks_of(seen));
-        ServiceHealth { service: node_service(seen), node, checks }
+        ServiceHealth {
+            service: node_service(seen),
+            node,
+            checks,
+        }
     }
 
     /// Checks of a node as a whole, in the order of their ids.
@@ -272,8 +326,13 @@ impl<'a> View<'a> {
                 && let Some(reason) = &row.details.maintenance
                 && out.iter().all(|c| &*c.check_id != "_node_maintenance")
             {
-                let mut check =
-                    virtual_check(&name, "_node_maintenance", "Node Maintenance Mode", Status::Critical, row.modify_index);
+                let mut check = virtual_check(
+                    &name,
+                    "_node_maintenance",
+                    "Node Maintenance Mode",
+                    Status::Critical,
+                    row.modify_index,
+                );
                 check.notes = Arc::from(&**reason);
                 check.kind = "maintenance";
                 out.push(check);
@@ -287,8 +346,11 @@ impl<'a> View<'a> {
     /// Checks of an instance, in the order of their ids.
     pub(crate) fn checks_of(&self, seen: Seen<'_>) -> Vec<HealthCheck> {
         let instance = &seen.entry.instance;
-        let mut out: Vec<HealthCheck> =
-            self.model.checks_of(instance.id).map(|c| stored_check(c, Some(seen))).collect();
+        let mut out: Vec<HealthCheck> = self
+            .model
+            .checks_of(instance.id)
+            .map(|c| stored_check(c, Some(seen)))
+            .collect();
         out.extend(state_check(seen));
         out.extend(maintenance_check(seen));
         out.sort_by(|a, b| a.check_id.cmp(&b.check_id));
@@ -304,23 +366,25 @@ impl<'a> View<'a> {
         out.sort_by(|a, b| a.check_id.cmp(&b.check_id));
         out
     }
-
-    /// All checks of all nodes.
-    pub(crate) fn all_checks(&self) -> Vec<HealthCheck> {
-        self.node_names().iter().flat_map(|name| self.checks_on(name)).collect()
-    }
 }
 
 /// A node carries all the pairs.
 pub(crate) fn has_meta(node: &Node, wanted: &[(&str, &str)]) -> bool {
     wanted.iter().all(|(key, value)| {
-        node.meta.as_ref().and_then(|m| m.get(*key)).is_some_and(|v| v == value)
+        node.meta
+            .as_ref()
+            .and_then(|m| m.get(*key))
+            .is_some_and(|v| v == value)
     })
 }
 
 /// The id of an instance in Consul's words.
 pub(crate) fn service_id(instance: &Instance) -> String {
-    instance.definition.consul.as_ref().map_or_else(|| instance.id.to_string(), |c| c.id.clone())
+    instance
+        .definition
+        .consul
+        .as_ref()
+        .map_or_else(|| instance.id.to_string(), |c| c.id.clone())
 }
 
 /// A service record of an instance.
@@ -337,7 +401,10 @@ pub(crate) fn node_service(seen: Seen<'_>) -> NodeService {
         tagged_addresses: BTreeMap::new(),
         meta: Some(Arc::clone(&d.metadata)),
         port: i64::from(d.port),
-        weights: Weights { passing: u32::from(d.weight.max(1)), warning: u32::from(d.weight.max(1)) },
+        weights: Weights {
+            passing: u32::from(d.weight.max(1)),
+            warning: u32::from(d.weight.max(1)),
+        },
         enable_tag_override: false,
         proxy: proxy(None),
         connect: json!({}),
@@ -348,14 +415,22 @@ pub(crate) fn node_service(seen: Seen<'_>) -> NodeService {
         Some(consul) => {
             out.address.clone_from(&consul.address);
             out.port = consul.port;
-            out.tagged_addresses = tagged_service(&consul.address, consul.port, &consul.tagged_addresses);
-            out.weights = Weights { passing: consul.weight_passing, warning: consul.weight_warning };
+            out.tagged_addresses =
+                tagged_service(&consul.address, consul.port, &consul.tagged_addresses);
+            out.weights = Weights {
+                passing: consul.weight_passing,
+                warning: consul.weight_warning,
+            };
             out.enable_tag_override = consul.enable_tag_override;
             if consul.meta_absent {
                 out.meta = None;
             }
             if let Some(mesh) = &consul.mesh {
-                out.kind = mesh.get("Kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+                out.kind = mesh
+                    .get("Kind")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned();
                 out.proxy = proxy(mesh.get("Proxy"));
                 out.connect = mesh.get("Connect").cloned().unwrap_or_else(|| json!({}));
             }
@@ -386,7 +461,13 @@ fn protocol_name(protocol: portico_contract::directory::Protocol) -> String {
 /// The same as `agent/services` writes it.
 pub(crate) fn agent_service(seen: Seen<'_>) -> AgentService {
     let s = node_service(seen);
-    let mesh = seen.entry.instance.definition.consul.as_ref().and_then(|c| c.mesh.as_ref());
+    let mesh = seen
+        .entry
+        .instance
+        .definition
+        .consul
+        .as_ref()
+        .and_then(|c| c.mesh.as_ref());
     AgentService {
         proxy: mesh.and_then(|m| m.get("Proxy")).cloned(),
         connect: mesh.and_then(|m| m.get("Connect")).cloned(),
@@ -437,7 +518,10 @@ fn flat(node: &Node, s: NodeService) -> ServiceNode {
 
 /// Readers expect both parts even where nothing was said.
 fn proxy(given: Option<&Value>) -> Value {
-    let mut out = given.cloned().filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let mut out = given
+        .cloned()
+        .filter(Value::is_object)
+        .unwrap_or_else(|| json!({}));
     for part in ["MeshGateway", "Expose"] {
         if out.get(part).is_none() {
             out[part] = json!({});
@@ -447,7 +531,10 @@ fn proxy(given: Option<&Value>) -> Value {
 }
 
 fn tagged(host: &str) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::from([("lan".to_owned(), host.to_owned()), ("wan".to_owned(), host.to_owned())]);
+    let mut out = BTreeMap::from([
+        ("lan".to_owned(), host.to_owned()),
+        ("wan".to_owned(), host.to_owned()),
+    ]);
     if host.parse::<std::net::Ipv4Addr>().is_ok() {
         out.insert("lan_ipv4".to_owned(), host.to_owned());
         out.insert("wan_ipv4".to_owned(), host.to_owned());
@@ -462,7 +549,15 @@ fn tagged_service(
 ) -> BTreeMap<String, Address> {
     let mut out: BTreeMap<String, Address> = given
         .iter()
-        .map(|(name, (address, port))| (name.clone(), Address { address: address.clone(), port: *port }))
+        .map(|(name, (address, port))| {
+            (
+                name.clone(),
+                Address {
+                    address: address.clone(),
+                    port: *port,
+                },
+            )
+        })
         .collect();
     let family = match address.parse() {
         Ok(std::net::IpAddr::V4(_)) => "ipv4",
@@ -470,7 +565,11 @@ fn tagged_service(
         Err(_) => return out,
     };
     for place in ["lan", "wan"] {
-        out.entry(format!("{place}_{family}")).or_insert_with(|| Address { address: address.to_owned(), port });
+        out.entry(format!("{place}_{family}"))
+            .or_insert_with(|| Address {
+                address: address.to_owned(),
+                port,
+            });
     }
     out
 }
@@ -479,7 +578,9 @@ fn tagged_service(
 pub(crate) fn node_id(name: &str) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&Sha256::digest(name.as_bytes())[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+    uuid::Builder::from_custom_bytes(bytes)
+        .into_uuid()
+        .to_string()
 }
 
 fn virtual_check(node: &Text, id: &str, name: &str, status: Status, index: u64) -> HealthCheck {
@@ -513,9 +614,14 @@ fn stored_check(check: &Check, of: Option<Seen<'_>>) -> HealthCheck {
         status: check.status.as_str(),
         notes: Arc::clone(&check.notes),
         output: Arc::clone(&check.output),
-        service_id: of.map(|s| service_id(&s.entry.instance)).unwrap_or_default(),
+        service_id: of
+            .map(|s| service_id(&s.entry.instance))
+            .unwrap_or_default(),
         service_name: of.map_or_else(|| Arc::from(""), |s| Arc::clone(&s.service.name)),
-        service_tags: of.map_or_else(|| Arc::from([]), |s| Arc::clone(&s.entry.instance.definition.tags)),
+        service_tags: of.map_or_else(
+            || Arc::from([]),
+            |s| Arc::clone(&s.entry.instance.definition.tags),
+        ),
         kind,
         definition: Definition::Empty {},
         create_index: check.create_index.max(1),
@@ -534,10 +640,18 @@ fn state_check(seen: Seen<'_>) -> Option<HealthCheck> {
         return None;
     }
     let status = match i.state {
-        InstanceState::Ready | InstanceState::Draining | InstanceState::Maintenance if i.warning => Status::Warning,
-        InstanceState::Ready | InstanceState::Draining | InstanceState::Maintenance => Status::Passing,
+        InstanceState::Ready | InstanceState::Draining | InstanceState::Maintenance
+            if i.warning =>
+        {
+            Status::Warning
+        }
+        InstanceState::Ready | InstanceState::Draining | InstanceState::Maintenance => {
+            Status::Passing
+        }
         InstanceState::Late => Status::Warning,
-        InstanceState::Starting | InstanceState::Failing | InstanceState::Inactive => Status::Critical,
+        InstanceState::Starting | InstanceState::Failing | InstanceState::Inactive => {
+            Status::Critical
+        }
     };
     let name = format!("Service '{}' state", seen.service.name);
     let mut check = virtual_check(

@@ -198,7 +198,10 @@ pub(crate) struct KvPair {
 impl KvPair {
     /// A key with its value.
     pub(crate) fn of(entry: &Entry) -> Self {
-        Self { value: encode(&entry.value), ..Self::without_value(entry) }
+        Self {
+            value: encode(&entry.value),
+            ..Self::without_value(entry)
+        }
     }
 
     /// A key as a transaction's writes answer it.
@@ -332,7 +335,14 @@ impl Definition {
             tcp: String::new(),
         };
         match spec.map(|s| &s.probe) {
-            Some(Probe::Http { target, method, headers, body, tls_skip_verify, .. }) => {
+            Some(Probe::Http {
+                target,
+                method,
+                headers,
+                body,
+                tls_skip_verify,
+                ..
+            }) => {
                 full.http.clone_from(target);
                 full.header = (!headers.is_empty()).then(|| headers.clone());
                 full.method.clone_from(method);
@@ -413,7 +423,14 @@ mod tests {
             serde_json::to_string(&KvPair::of(&entry)).unwrap(),
             r#"{"LockIndex":0,"Key":"a","Flags":0,"Value":"aGVsbG8=","CreateIndex":34,"ModifyIndex":34}"#
         );
-        let empty = Entry { value: Vec::new(), ..entry };
-        assert!(serde_json::to_string(&KvPair::of(&empty)).unwrap().contains(r#""Value":null"#));
+        let empty = Entry {
+            value: Vec::new(),
+            ..entry
+        };
+        assert!(
+            serde_json::to_string(&KvPair::of(&empty))
+                .unwrap()
+                .contains(r#""Value":null"#)
+        );
     }
 }

@@ -32,7 +32,9 @@ impl Status {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Passing, Self::Warning, Self::Critical].into_iter().find(|s| s.as_str() == text)
+        [Self::Passing, Self::Warning, Self::Critical]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 }
 
@@ -80,7 +82,10 @@ pub(crate) enum Probe {
         tls: bool,
     },
     /// The state of another service's instances on the same node, or of a node.
-    Alias { service: Option<String>, node: Option<String> },
+    Alias {
+        service: Option<String>,
+        node: Option<String>,
+    },
     /// Whatever `catalog/register` says; nobody looks.
     Stated,
 }
@@ -104,7 +109,10 @@ impl Probe {
 
     /// True when we go and look.
     pub(crate) const fn is_active(&self) -> bool {
-        matches!(self, Self::Http { .. } | Self::Tcp { .. } | Self::Grpc { .. })
+        matches!(
+            self,
+            Self::Http { .. } | Self::Tcp { .. } | Self::Grpc { .. }
+        )
     }
 }
 
@@ -185,7 +193,11 @@ impl Streak {
         if result == Status::Critical {
             self.good = 0;
             self.bad = self.bad.saturating_add(1);
-            if self.bad >= spec.fall.max(1) { Status::Critical } else { present }
+            if self.bad >= spec.fall.max(1) {
+                Status::Critical
+            } else {
+                present
+            }
         } else {
             self.bad = 0;
             self.good = self.good.saturating_add(1);
@@ -238,16 +250,24 @@ mod tests {
         let mut streak = Streak::default();
         let mut status = Passing;
         let mut seen = Vec::new();
-        for result in [Critical, Passing, Critical, Critical, Passing, Critical, Passing, Passing] {
+        for result in [
+            Critical, Passing, Critical, Critical, Passing, Critical, Passing, Passing,
+        ] {
             status = streak.take(result, status, false, &spec);
             seen.push(status);
         }
         assert_eq!(
             seen,
-            [Passing, Passing, Passing, Critical, Critical, Critical, Critical, Passing]
+            [
+                Passing, Passing, Passing, Critical, Critical, Critical, Critical, Passing
+            ]
         );
         let mut first = Streak::default();
-        assert_eq!(first.take(Passing, Critical, true, &spec), Passing, "the first success is enough");
+        assert_eq!(
+            first.take(Passing, Critical, true, &spec),
+            Passing,
+            "the first success is enough"
+        );
     }
 
     #[test]

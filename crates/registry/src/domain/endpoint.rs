@@ -54,7 +54,11 @@ impl From<&Endpoint> for EndpointView {
             description: e.description.to_string(),
             is_public: e.is_public,
             required_roles: e.required_roles.to_vec(),
-            required_permissions: e.required_permissions.iter().map(ToString::to_string).collect(),
+            required_permissions: e
+                .required_permissions
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             rate_limit: e.rate_limit,
             timeout_ms: e.timeout_ms,
             cache: e.cache,

@@ -33,8 +33,16 @@ impl<'a> Reader<'a> {
             faults.add(field, "type", "must be an object");
             return None;
         };
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
-        Some(Self { prefix, map, known: Vec::new() })
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}.")
+        };
+        Some(Self {
+            prefix,
+            map,
+            known: Vec::new(),
+        })
     }
 
     /// Full path of a field.
@@ -72,7 +80,11 @@ impl<'a> Reader<'a> {
         match value.as_i64() {
             Some(n) if (min..=max).contains(&n) => Some(n),
             Some(_) => {
-                faults.add(self.path(field), "range", format!("must be from {min} to {max}"));
+                faults.add(
+                    self.path(field),
+                    "range",
+                    format!("must be from {min} to {max}"),
+                );
                 None
             }
             None => {
@@ -160,7 +172,11 @@ impl<'a> Reader<'a> {
             return None;
         }
         if value.to_string().len() > max {
-            faults.add(self.path(field), "too_long", format!("must be at most {max} bytes"));
+            faults.add(
+                self.path(field),
+                "too_long",
+                format!("must be at most {max} bytes"),
+            );
             return None;
         }
         Some(value)
@@ -171,7 +187,11 @@ impl<'a> Reader<'a> {
         for field in self.map.keys() {
             if !self.known.contains(&field.as_str()) {
                 let shown: String = field.chars().take(64).collect();
-                faults.add(format!("{}{shown}", self.prefix), "unknown", "there is no such field");
+                faults.add(
+                    format!("{}{shown}", self.prefix),
+                    "unknown",
+                    "there is no such field",
+                );
             }
         }
     }

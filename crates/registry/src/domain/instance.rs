@@ -39,9 +39,14 @@ impl Source {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Native, Self::ConsulAgent, Self::ConsulCatalog, Self::Builtin]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        [
+            Self::Native,
+            Self::ConsulAgent,
+            Self::ConsulCatalog,
+            Self::Builtin,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == text)
     }
 }
 
@@ -162,7 +167,11 @@ pub(crate) fn default_key(host: &str, port: u16, base_path: &str) -> String {
         Ok(IpAddr::V6(v6)) => format!("[{v6}]"),
         _ => host.to_owned(),
     };
-    if base_path == "/" { format!("{host}:{port}") } else { format!("{host}:{port}{base_path}") }
+    if base_path == "/" {
+        format!("{host}:{port}")
+    } else {
+        format!("{host}:{port}{base_path}")
+    }
 }
 
 /// Host and port as they stand in a URL.

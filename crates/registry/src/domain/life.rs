@@ -60,14 +60,21 @@ pub(crate) struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { inactive: Duration::seconds(300), remove: Duration::seconds(86_400) }
+        Self {
+            inactive: Duration::seconds(300),
+            remove: Duration::seconds(86_400),
+        }
     }
 }
 
 /// What holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    Lives { state: InstanceState, reason: &'static str, warning: bool },
+    Lives {
+        state: InstanceState,
+        reason: &'static str,
+        warning: bool,
+    },
     /// Its time is over.
     Ends { reason: &'static str },
 }
@@ -91,7 +98,11 @@ pub(crate) fn judge(facts: &Facts, now: Timestamp, policy: Policy) -> Verdict {
             return lives(InstanceState::Maintenance, "maintenance", None);
         }
         None if facts.node_maintenance => {
-            return lives(InstanceState::Maintenance, "its node is in maintenance", None);
+            return lives(
+                InstanceState::Maintenance,
+                "its node is in maintenance",
+                None,
+            );
         }
         None => {}
     }
@@ -101,16 +112,26 @@ pub(crate) fn judge(facts: &Facts, now: Timestamp, policy: Policy) -> Verdict {
             return ends("no heartbeat for too long");
         }
         if now >= silence.inactive {
-            return lives(InstanceState::Inactive, "no heartbeat", Some(silence.removed));
+            return lives(
+                InstanceState::Inactive,
+                "no heartbeat",
+                Some(silence.removed),
+            );
         }
     }
     // While nothing worse holds, the next thing that time brings is `late`, then `inactive`.
     let by_silence = |late: bool| {
-        silence.as_ref().map(|s| if late { s.inactive } else { s.late.max(now) })
+        silence
+            .as_ref()
+            .map(|s| if late { s.inactive } else { s.late.max(now) })
     };
     let is_late = silence.as_ref().is_some_and(|s| now >= s.late);
     if facts.refused {
-        return lives(InstanceState::Failing, "connections are refused", by_silence(is_late));
+        return lives(
+            InstanceState::Failing,
+            "connections are refused",
+            by_silence(is_late),
+        );
     }
     if facts.health == Health::Known(Status::Critical) {
         return lives(InstanceState::Failing, "a check fails", by_silence(is_late));
@@ -120,10 +141,18 @@ pub(crate) fn judge(facts: &Facts, now: Timestamp, policy: Policy) -> Verdict {
         return lives(InstanceState::Late, "restored after a restart", next);
     }
     if facts.health == Health::Unknown {
-        return lives(InstanceState::Starting, "waiting for its first check", by_silence(is_late));
+        return lives(
+            InstanceState::Starting,
+            "waiting for its first check",
+            by_silence(is_late),
+        );
     }
     if is_late {
-        return lives(InstanceState::Late, "heartbeats are missing", by_silence(true));
+        return lives(
+            InstanceState::Late,
+            "heartbeats are missing",
+            by_silence(true),
+        );
     }
     let warning = facts.health == Health::Known(Status::Warning);
     Verdict {
@@ -151,15 +180,29 @@ fn silence(facts: &Facts, policy: Policy) -> Option<Silence> {
         late = late.max(restored + GRACE);
         inactive = inactive.max(restored + GRACE);
     }
-    Some(Silence { late, inactive, removed: inactive + policy.remove })
+    Some(Silence {
+        late,
+        inactive,
+        removed: inactive + policy.remove,
+    })
 }
 
 const fn lives(state: InstanceState, reason: &'static str, next: Option<Timestamp>) -> Verdict {
-    Verdict { fate: Fate::Lives { state, reason, warning: false }, next }
+    Verdict {
+        fate: Fate::Lives {
+            state,
+            reason,
+            warning: false,
+        },
+        next,
+    }
 }
 
 const fn ends(reason: &'static str) -> Verdict {
-    Verdict { fate: Fate::Ends { reason }, next: None }
+    Verdict {
+        fate: Fate::Ends { reason },
+        next: None,
+    }
 }
 
 #[cfg(test)]
@@ -207,10 +250,24 @@ mod tests {
         ] {
             assert_eq!(state(&f, s), want, "after {s} s");
         }
-        let slow = Facts { heartbeat: Some(Duration::seconds(300)), ..facts() };
-        assert_eq!(state(&slow, 599), Some(Ready), "two intervals are more than five minutes");
-        let silent = Facts { heartbeat: None, ..facts() };
-        assert_eq!(state(&silent, 10_000_000), Some(Ready), "it owes no heartbeat");
+        let slow = Facts {
+            heartbeat: Some(Duration::seconds(300)),
+            ..facts()
+        };
+        assert_eq!(
+            state(&slow, 599),
+            Some(Ready),
+            "two intervals are more than five minutes"
+        );
+        let silent = Facts {
+            heartbeat: None,
+            ..facts()
+        };
+        assert_eq!(
+            state(&silent, 10_000_000),
+            Some(Ready),
+            "it owes no heartbeat"
+        );
     }
 
     #[test]
@@ -220,8 +277,20 @@ mod tests {
         assert_eq!(state(&with(Health::Unknown), 1), Some(Starting));
         assert_eq!(state(&with(Health::Known(Status::Passing)), 1), Some(Ready));
         assert_eq!(state(&with(Health::Known(Status::Warning)), 1), Some(Ready));
-        assert_eq!(state(&with(Health::Known(Status::Critical)), 1), Some(Failing));
-        assert_eq!(state(&Facts { refused: true, ..facts() }, 1), Some(Failing));
+        assert_eq!(
+            state(&with(Health::Known(Status::Critical)), 1),
+            Some(Failing)
+        );
+        assert_eq!(
+            state(
+                &Facts {
+                    refused: true,
+                    ..facts()
+                },
+                1
+            ),
+            Some(Failing)
+        );
     }
 
     #[test]
@@ -234,10 +303,23 @@ mod tests {
             ..facts()
         };
         assert_eq!(state(&restored(Health::Unknown), 1), Some(Late));
-        assert_eq!(state(&restored(Health::Unknown), 61), Some(Inactive), "an hour of silence");
-        assert_eq!(state(&restored(Health::Known(Status::Passing)), 1), Some(Ready));
-        assert_eq!(state(&restored(Health::Known(Status::Critical)), 1), Some(Failing));
-        let recent = Facts { last_seen: at(-10), ..restored(Health::Known(Status::Passing)) };
+        assert_eq!(
+            state(&restored(Health::Unknown), 61),
+            Some(Inactive),
+            "an hour of silence"
+        );
+        assert_eq!(
+            state(&restored(Health::Known(Status::Passing)), 1),
+            Some(Ready)
+        );
+        assert_eq!(
+            state(&restored(Health::Known(Status::Critical)), 1),
+            Some(Failing)
+        );
+        let recent = Facts {
+            last_seen: at(-10),
+            ..restored(Health::Known(Status::Passing))
+        };
         assert_eq!(state(&recent, 59), Some(Ready));
         assert_eq!(state(&recent, 61), Some(Late));
     }
@@ -245,14 +327,36 @@ mod tests {
     #[test]
     fn orders_come_first() {
         use InstanceState::{Draining, Maintenance};
-        let drain = Order::Drain { until: at(30), reason: String::new() };
-        let f = Facts { order: Some(drain), refused: true, ..facts() };
+        let drain = Order::Drain {
+            until: at(30),
+            reason: String::new(),
+        };
+        let f = Facts {
+            order: Some(drain),
+            refused: true,
+            ..facts()
+        };
         assert_eq!(state(&f, 29), Some(Draining));
         assert_eq!(state(&f, 30), None);
-        let order = Order::Maintenance { reason: String::new() };
-        let f = Facts { order: Some(order), last_seen: at(-100_000), ..facts() };
+        let order = Order::Maintenance {
+            reason: String::new(),
+        };
+        let f = Facts {
+            order: Some(order),
+            last_seen: at(-100_000),
+            ..facts()
+        };
         assert_eq!(state(&f, 0), Some(Maintenance), "maintenance does not age");
-        assert_eq!(state(&Facts { node_maintenance: true, ..facts() }, 0), Some(Maintenance));
+        assert_eq!(
+            state(
+                &Facts {
+                    node_maintenance: true,
+                    ..facts()
+                },
+                0
+            ),
+            Some(Maintenance)
+        );
     }
 
     fn any_facts() -> impl Strategy<Value = Facts> {
@@ -276,15 +380,17 @@ mod tests {
             health,
             any::<bool>(),
         )
-            .prop_map(|(order, node, heartbeat, seen, restored, health, refused)| Facts {
-                order,
-                node_maintenance: node,
-                heartbeat: heartbeat.map(Duration::seconds),
-                last_seen: at(seen),
-                restored: restored.map(at),
-                health,
-                refused,
-            })
+            .prop_map(
+                |(order, node, heartbeat, seen, restored, health, refused)| Facts {
+                    order,
+                    node_maintenance: node,
+                    heartbeat: heartbeat.map(Duration::seconds),
+                    last_seen: at(seen),
+                    restored: restored.map(at),
+                    health,
+                    refused,
+                },
+            )
     }
 
     proptest! {

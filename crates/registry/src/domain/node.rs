@@ -16,7 +16,10 @@ pub(crate) struct NodeKey {
 
 impl NodeKey {
     pub(crate) fn new(tenant: Option<Uuid>, name: &str) -> Self {
-        Self { tenant, name: Arc::from(name) }
+        Self {
+            tenant,
+            name: Arc::from(name),
+        }
     }
 }
 

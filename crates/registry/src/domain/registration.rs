@@ -107,8 +107,16 @@ fn fields(mut r: Reader<'_>, defaults: Defaults, faults: &mut Faults) -> Option<
     let host = host(&mut r, protocol, faults);
     let port = port(&mut r, protocol, faults);
     let version = r.text("version", 64, faults).unwrap_or("0.0.0");
-    if version.is_empty() || !version.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@') {
-        faults.add("version", "form", "must be visible ASCII without `/` and `@`");
+    if version.is_empty()
+        || !version
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b'@')
+    {
+        faults.add(
+            "version",
+            "form",
+            "must be visible ASCII without `/` and `@`",
+        );
     }
     let own = service_name.unwrap_or_default();
     let service = service_part(&mut r, own, faults);
@@ -117,11 +125,18 @@ fn fields(mut r: Reader<'_>, defaults: Defaults, faults: &mut Faults) -> Option<
     if let (Some(a), Some(b)) = (id, key)
         && a != b
     {
-        faults.add("id", "conflict", "must equal `instance_key` when both are given");
+        faults.add(
+            "id",
+            "conflict",
+            "must equal `instance_key` when both are given",
+        );
     }
     let registration = Registration {
         name: own.to_owned(),
-        tenant: r.text("tenant", 64, faults).filter(|t| !t.is_empty()).map(str::to_owned),
+        tenant: r
+            .text("tenant", 64, faults)
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned),
         key: key.or(id).filter(|k| !k.is_empty()).map(str::to_owned),
         version: version.to_owned(),
         host,
@@ -159,26 +174,46 @@ fn service_name<'a>(r: &mut Reader<'a>, faults: &mut Faults) -> Option<&'a str> 
     }
     let text = r.text("name", 256, faults)?;
     if !name::is_service_name(text) {
-        faults.add("name", "form", "must be 2 to 40 of a-z, 0-9 and `-`, a letter first");
+        faults.add(
+            "name",
+            "form",
+            "must be 2 to 40 of a-z, 0-9 and `-`, a letter first",
+        );
     } else if name::is_reserved(text) {
-        faults.add("name", "reserved", format!("`{text}` is reserved for the platform"));
+        faults.add(
+            "name",
+            "reserved",
+            format!("`{text}` is reserved for the platform"),
+        );
     }
     Some(text)
 }
 
 fn protocol(r: &mut Reader<'_>, faults: &mut Faults) -> Protocol {
-    let Some(value) = r.value("protocol") else { return Protocol::default() };
+    let Some(value) = r.value("protocol") else {
+        return Protocol::default();
+    };
     serde_json::from_value(value.clone()).unwrap_or_else(|_| {
-        faults.add("protocol", "choice", "must be one of http/1.1, h2c, https, h2, unix");
+        faults.add(
+            "protocol",
+            "choice",
+            "must be one of http/1.1, h2c, https, h2, unix",
+        );
         Protocol::default()
     })
 }
 
 fn host(r: &mut Reader<'_>, protocol: Protocol, faults: &mut Faults) -> Host {
-    let Some(text) = r.text("host", 253, faults) else { return Host::Auto };
+    let Some(text) = r.text("host", 253, faults) else {
+        return Host::Auto;
+    };
     if protocol == Protocol::Unix {
         if !text.starts_with('/') || text.len() > 107 || text.contains("/../") {
-            faults.add("host", "form", "must be the absolute path of a socket, at most 107 bytes");
+            faults.add(
+                "host",
+                "form",
+                "must be the absolute path of a socket, at most 107 bytes",
+            );
         }
         return Host::Named(text.to_owned());
     }
@@ -187,7 +222,11 @@ fn host(r: &mut Reader<'_>, protocol: Protocol, faults: &mut Faults) -> Host {
         _ => match plain_host(text) {
             Some(host) => Host::Named(host),
             None => {
-                faults.add("host", "form", "must be a host name, an IP address or `auto`");
+                faults.add(
+                    "host",
+                    "form",
+                    "must be a host name, an IP address or `auto`",
+                );
                 Host::Auto
             }
         },
@@ -196,13 +235,17 @@ fn host(r: &mut Reader<'_>, protocol: Protocol, faults: &mut Faults) -> Host {
 
 /// A host name (RFC 1123, underscores allowed as Docker and Consul use them) or an address.
 pub(crate) fn plain_host(text: &str) -> Option<String> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Some(ip.to_string());
     }
     let label = |l: &str| {
         (1..=63).contains(&l.len())
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && l.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
@@ -232,7 +275,11 @@ fn base_path(r: &mut Reader<'_>, faults: &mut Faults) -> String {
     match plain_base_path(text) {
         Some(path) => path,
         None => {
-            faults.add("base_path", "form", "must be a path that begins with `/`, without `.`, `..`, `?`, `#` and `//`");
+            faults.add(
+                "base_path",
+                "form",
+                "must be a path that begins with `/`, without `.`, `..`, `?`, `#` and `//`",
+            );
             "/".to_owned()
         }
     }
@@ -245,7 +292,11 @@ pub(crate) fn plain_base_path(text: &str) -> Option<String> {
         return Some("/".to_owned());
     }
     let segments_fine = trimmed.strip_prefix('/')?.split('/').all(|s| {
-        !s.is_empty() && s != "." && s != ".." && s.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\%<>\"`{}|^".contains(&b))
+        !s.is_empty()
+            && s != "."
+            && s != ".."
+            && s.bytes()
+                .all(|b| b.is_ascii_graphic() && !b"?#\\%<>\"`{}|^".contains(&b))
     });
     segments_fine.then(|| trimmed.to_owned())
 }
@@ -264,13 +315,22 @@ fn tls_pin(r: &mut Reader<'_>, protocol: Protocol, faults: &mut Faults) -> Optio
 }
 
 fn metadata(r: &mut Reader<'_>, faults: &mut Faults) -> IndexMap<String, String> {
-    let Some(value) = r.value("metadata") else { return IndexMap::new() };
+    let Some(value) = r.value("metadata") else {
+        return IndexMap::new();
+    };
     let Some(map) = value.as_object() else {
         faults.add("metadata", "type", "must be an object");
         return IndexMap::new();
     };
     if map.len() > METADATA_PAIRS {
-        faults.add("metadata", "too_many", format!("must have at most {METADATA_PAIRS} pairs, not {}", map.len()));
+        faults.add(
+            "metadata",
+            "too_many",
+            format!(
+                "must have at most {METADATA_PAIRS} pairs, not {}",
+                map.len()
+            ),
+        );
     }
     let mut out = IndexMap::new();
     let mut bytes = 0;
@@ -279,9 +339,15 @@ fn metadata(r: &mut Reader<'_>, faults: &mut Faults) -> IndexMap<String, String>
         let path = format!("metadata.{shown}");
         let good_key = !key.is_empty()
             && key.len() <= 128
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
         if !good_key {
-            faults.add(&path, "form", "a key must be 1 to 128 letters, digits, `.`, `_`, `-`, `/`");
+            faults.add(
+                &path,
+                "form",
+                "a key must be 1 to 128 letters, digits, `.`, `_`, `-`, `/`",
+            );
         }
         let plain = match value {
             Value::Bool(flag) => Some(flag.to_string()),
@@ -294,7 +360,11 @@ fn metadata(r: &mut Reader<'_>, faults: &mut Faults) -> IndexMap<String, String>
         }
     }
     if bytes > METADATA_BYTES {
-        faults.add("metadata", "too_long", format!("must be at most {METADATA_BYTES} bytes, not {bytes}"));
+        faults.add(
+            "metadata",
+            "too_long",
+            format!("must be at most {METADATA_BYTES} bytes, not {bytes}"),
+        );
     }
     out
 }
@@ -304,7 +374,11 @@ fn service_part(r: &mut Reader<'_>, own: &str, faults: &mut Faults) -> ServicePa
         None | Some("authenticated") => DefaultAccess::Authenticated,
         Some("public") => DefaultAccess::Public,
         Some(_) => {
-            faults.add("default_access", "choice", "must be authenticated or public");
+            faults.add(
+                "default_access",
+                "choice",
+                "must be authenticated or public",
+            );
             DefaultAccess::Authenticated
         }
     };
@@ -314,18 +388,29 @@ fn service_part(r: &mut Reader<'_>, own: &str, faults: &mut Faults) -> ServicePa
             && text.split(':').next() == Some(own)
             && !text.contains('*');
         if !mine {
-            faults.add(format!("permissions[{i}]"), "form", format!("must be of the form {own}:resource:action"));
+            faults.add(
+                format!("permissions[{i}]"),
+                "form",
+                format!("must be of the form {own}:resource:action"),
+            );
         }
     }
     let events = r.texts("events", 200, 128, faults);
     for (i, text) in events.iter().enumerate() {
         let mine = text.strip_prefix(own).is_some_and(|rest| {
             rest.strip_prefix('.').is_some_and(|tail| {
-                !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b))
+                !tail.is_empty()
+                    && tail
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b))
             })
         });
         if !mine {
-            faults.add(format!("events[{i}]"), "form", format!("must begin with `{own}.`"));
+            faults.add(
+                format!("events[{i}]"),
+                "form",
+                format!("must begin with `{own}.`"),
+            );
         }
     }
     ServicePart {
@@ -337,14 +422,21 @@ fn service_part(r: &mut Reader<'_>, own: &str, faults: &mut Faults) -> ServicePa
         openapi_url: openapi_url(r, faults),
         settings_schema: r.object("settings_schema", DOCUMENT_BYTES, faults).cloned(),
         console: r.object("console", DOCUMENT_BYTES, faults).cloned(),
-        contributions: Contributions { permissions, events },
+        contributions: Contributions {
+            permissions,
+            events,
+        },
     }
 }
 
 fn openapi_url(r: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
     let text = r.text("openapi_url", 1024, faults)?;
     if !checks::is_target(text) {
-        faults.add("openapi_url", "form", "must be a path that begins with `/`, or a URL with http or https");
+        faults.add(
+            "openapi_url",
+            "form",
+            "must be a path that begins with `/`, or a URL with http or https",
+        );
         return None;
     }
     Some(text.to_owned())
@@ -376,8 +468,14 @@ mod tests {
     #[test]
     fn the_smallest_and_the_fullest() {
         let r = parse(&json!({"name": "hello", "port": 9000}), DEFAULTS).unwrap();
-        assert_eq!((r.host, r.port, r.base_path.as_str()), (Host::Auto, 9000, "/"));
-        assert_eq!((r.heartbeat_s, r.weight, r.version.as_str()), (Some(30), 100, "0.0.0"));
+        assert_eq!(
+            (r.host, r.port, r.base_path.as_str()),
+            (Host::Auto, 9000, "/")
+        );
+        assert_eq!(
+            (r.heartbeat_s, r.weight, r.version.as_str()),
+            (Some(30), 100, "0.0.0")
+        );
         assert!(r.checks.is_empty());
         let full = json!({
             "id": "a", "instance_key": "a", "tenant": "default", "name": "hello", "display_name": "Hello",
@@ -412,16 +510,40 @@ mod tests {
         let found = faults(&body);
         let fields: Vec<&str> = found.iter().map(|(f, _)| f.as_str()).collect();
         for want in [
-            "name", "port", "host", "base_path", "weight", "tags", "metadata.a b", "metadata.c", "heartbeat_s",
-            "protocol", "default_access", "forward_credentials", "bogus", "endpoints[0].path",
-            "endpoints[1].method", "endpoints[1].nope", "endpoints[2]", "health_check_url", "openapi_url",
-            "permissions[0]", "events[0]", "tls_pin",
+            "name",
+            "port",
+            "host",
+            "base_path",
+            "weight",
+            "tags",
+            "metadata.a b",
+            "metadata.c",
+            "heartbeat_s",
+            "protocol",
+            "default_access",
+            "forward_credentials",
+            "bogus",
+            "endpoints[0].path",
+            "endpoints[1].method",
+            "endpoints[1].nope",
+            "endpoints[2]",
+            "health_check_url",
+            "openapi_url",
+            "permissions[0]",
+            "events[0]",
+            "tls_pin",
         ] {
             assert!(fields.contains(&want), "{want} is missing in {fields:?}");
         }
         assert_eq!(faults(&json!([]))[0].0, "body");
-        assert_eq!(faults(&json!({}))[0], ("name".to_owned(), "required".to_owned()));
-        assert_eq!(faults(&json!({"name": "gateway", "port": 1}))[0].1, "reserved");
+        assert_eq!(
+            faults(&json!({}))[0],
+            ("name".to_owned(), "required".to_owned())
+        );
+        assert_eq!(
+            faults(&json!({"name": "gateway", "port": 1}))[0].1,
+            "reserved"
+        );
     }
 
     #[test]
@@ -431,9 +553,13 @@ mod tests {
             body[field] = value;
             faults(&body)
         };
-        let pairs: serde_json::Map<String, Value> = (0..65).map(|i| (format!("k{i}"), json!("v"))).collect();
+        let pairs: serde_json::Map<String, Value> =
+            (0..65).map(|i| (format!("k{i}"), json!("v"))).collect();
         assert_eq!(with("metadata", Value::Object(pairs))[0].1, "too_many");
-        assert_eq!(with("metadata", json!({"k": "v".repeat(9_000)}))[0].1, "too_long");
+        assert_eq!(
+            with("metadata", json!({"k": "v".repeat(9_000)}))[0].1,
+            "too_long"
+        );
         assert_eq!(with("tags", json!(vec!["t"; 65]))[0].1, "too_many");
         let endpoints: Vec<Value> = (0..501).map(|i| json!({"path": format!("/{i}")})).collect();
         assert_eq!(with("endpoints", json!(endpoints))[0].1, "too_many");

@@ -72,11 +72,18 @@ impl Rights {
                 max_instances: None,
             };
         }
-        let whole = matches!(principal.kind, PrincipalKind::Operator | PrincipalKind::System);
+        let whole = matches!(
+            principal.kind,
+            PrincipalKind::Operator | PrincipalKind::System
+        );
         let home = (!whole).then_some(principal.tenant);
         Self {
             names: None,
-            tenants: if principal.may(&ANY_TENANT) { Tenants::Any(home) } else { Tenants::Fixed(home) },
+            tenants: if principal.may(&ANY_TENANT) {
+                Tenants::Any(home)
+            } else {
+                Tenants::Fixed(home)
+            },
             public: principal.may(&PUBLIC),
             credentials: principal.may(&CREDENTIALS),
             foreign_checks: principal.may(&FOREIGN),
@@ -114,9 +121,15 @@ mod tests {
         assert!(!plain.may_use(&bob, "hello", Some(&owner), false));
         assert!(plain.may_use(&bob, "hello", None, false));
         assert!(!plain.may_use(&bob, "hello", None, true), "reserved");
-        let exact = Rights { names: Some(NamePattern::Exact("hello".to_owned())), ..plain.clone() };
+        let exact = Rights {
+            names: Some(NamePattern::Exact("hello".to_owned())),
+            ..plain.clone()
+        };
         assert!(exact.may_use(&bob, "hello", Some(&owner), true));
-        let prefix = Rights { names: Some(NamePattern::Prefix("he".to_owned())), ..plain };
+        let prefix = Rights {
+            names: Some(NamePattern::Prefix("he".to_owned())),
+            ..plain
+        };
         assert!(!prefix.may_use(&bob, "hello", Some(&owner), false));
         let operator = Principal::operator();
         let all = Rights::of_principal(&operator);

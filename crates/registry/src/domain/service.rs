@@ -20,7 +20,10 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn of(principal: &Principal) -> Self {
-        Self { kind: principal.kind.as_str().to_owned(), id: principal.subject.to_string() }
+        Self {
+            kind: principal.kind.as_str().to_owned(),
+            id: principal.subject.to_string(),
+        }
     }
 
     pub(crate) fn is(&self, principal: &Principal) -> bool {
@@ -101,9 +104,11 @@ impl Service {
             && self.enabled == other.enabled
             && self.disabled_for == other.disabled_for
             && self.versions.len() == other.versions.len()
-            && self.versions.iter().zip(&other.versions).all(|((a, x), (b, y))| {
-                a == b && x.endpoints == y.endpoints
-            })
+            && self
+                .versions
+                .iter()
+                .zip(&other.versions)
+                .all(|((a, x), (b, y))| a == b && x.endpoints == y.endpoints)
     }
 }
 
@@ -113,8 +118,15 @@ pub(crate) fn semver_key(version: &str) -> String {
         return String::new();
     };
     // `~` sorts behind letters and digits, so that a release follows its pre-releases.
-    let pre = if parsed.pre.is_empty() { "~".to_owned() } else { format!("-{}", parsed.pre) };
-    format!("{:020}.{:020}.{:020}{pre}", parsed.major, parsed.minor, parsed.patch)
+    let pre = if parsed.pre.is_empty() {
+        "~".to_owned()
+    } else {
+        format!("-{}", parsed.pre)
+    };
+    format!(
+        "{:020}.{:020}.{:020}{pre}",
+        parsed.major, parsed.minor, parsed.patch
+    )
 }
 
 #[cfg(test)]
@@ -125,6 +137,9 @@ mod tests {
     fn versions_sort_by_precedence() {
         let mut versions = ["1.10.0", "blue", "1.2.0", "1.10.0-rc.1", "v2.0.0"];
         versions.sort_by_key(|v| semver_key(v));
-        assert_eq!(versions, ["blue", "1.2.0", "1.10.0-rc.1", "1.10.0", "v2.0.0"]);
+        assert_eq!(
+            versions,
+            ["blue", "1.2.0", "1.10.0-rc.1", "1.10.0", "v2.0.0"]
+        );
     }
 }

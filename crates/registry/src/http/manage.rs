@@ -1,7 +1,7 @@
 //! `/services/{id}/drain`, `/maintenance`, `/resume`, `/weight`, `/enabled`: what operators do.
 
-use axum::extract::{Path, State};
 use axum::body::Bytes;
+use axum::extract::{Path, State};
 use portico_base::Context;
 use portico_web::{ApiResult, Cx, Json};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,11 @@ pub(super) struct Now {
 pub(super) fn reason(text: Option<String>) -> Result<String, Error> {
     let text = text.unwrap_or_default();
     if text.len() > 256 || text.chars().any(char::is_control) {
-        return Err(Error::field("reason", "form", "must be at most 256 bytes without control characters"));
+        return Err(Error::field(
+            "reason",
+            "form",
+            "must be at most 256 bytes without control characters",
+        ));
     }
     Ok(text)
 }
@@ -49,7 +53,9 @@ fn why(body: &Bytes) -> ApiResult<String> {
 async fn carry_out(api: &Api, cx: &Context, id: &str, command: Command) -> ApiResult<Json<Now>> {
     let id = Uuid::parse_str(id).map_err(|_| Error::UnknownInstance)?;
     let state = operate::command(&api.core, cx, id, command).await?;
-    Ok(Json(Now { state: state.as_str() }))
+    Ok(Json(Now {
+        state: state.as_str(),
+    }))
 }
 
 /// No new requests; existing ones may finish; then the instance is removed.
@@ -145,9 +151,14 @@ pub(super) async fn enabled(
     let rights = crate::domain::rights::Rights::of_principal(cx.principal());
     let tenant = match body.tenant.as_deref() {
         None | Some("global") => None,
-        Some(text) => register::tenant(&rights, Some(text))
-            .map_err(|fault| Error::Invalid { code: "registry.invalid", faults: vec![fault] })?,
+        Some(text) => register::tenant(&rights, Some(text)).map_err(|fault| Error::Invalid {
+            code: "registry.invalid",
+            faults: vec![fault],
+        })?,
     };
     let after = operate::switch(&api.core, &cx, service, tenant, body.enabled).await?;
-    Ok(Json(Switched { enabled: after.enabled, disabled_for: after.disabled_for.to_vec() }))
+    Ok(Json(Switched {
+        enabled: after.enabled,
+        disabled_for: after.disabled_for.to_vec(),
+    }))
 }

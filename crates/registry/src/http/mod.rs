@@ -50,7 +50,13 @@ fn all() -> Routes<Api> {
     let either = |texts: &[&'static str]| {
         Access::AnyOf(texts.iter().map(|text| Permission::new(text)).collect())
     };
-    let own = || either(&["registry:instance:heartbeat", "registry:instance:register", "registry:instance:write"]);
+    let own = || {
+        either(&[
+            "registry:instance:heartbeat",
+            "registry:instance:register",
+            "registry:instance:write",
+        ])
+    };
     let directory = || either(&["registry:directory:read", "registry:instance:write"]);
     Routes::new()
         .add(
@@ -71,8 +77,17 @@ fn all() -> Routes<Api> {
         .add(one("registry:instance:write"), routes!(manage::resume))
         .add(one("registry:instance:write"), routes!(manage::weight))
         .add(one("registry:service:write"), routes!(manage::enabled))
-        .add(one("registry:token:write"), routes!(tokens::list, tokens::create))
+        .add(
+            one("registry:token:write"),
+            routes!(tokens::list, tokens::create),
+        )
         .add(one("registry:token:write"), routes!(tokens::delete))
-        .add(one("registry:name:write"), routes!(names::list, names::reserve))
-        .add(one("registry:name:write"), routes!(names::reserve_named, names::release))
+        .add(
+            one("registry:name:write"),
+            routes!(names::list, names::reserve),
+        )
+        .add(
+            one("registry:name:write"),
+            routes!(names::reserve_named, names::release),
+        )
 }

@@ -61,7 +61,11 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> ApiResult<Json<Page<Shown>>> {
     let limit = page.limit()?;
-    let after = page.cursor.as_deref().map(Cursor::<String>::decode).transpose()?;
+    let after = page
+        .cursor
+        .as_deref()
+        .map(Cursor::<String>::decode)
+        .transpose()?;
     let items: Vec<Shown> = ops::list(&api.core, &cx)?
         .iter()
         .filter(|r| after.as_ref().is_none_or(|a| r.name > a.0))
@@ -106,8 +110,13 @@ async fn answer(
     name: &str,
     note: Option<String>,
 ) -> ApiResult<(StatusCode, Json<Shown>)> {
-    let (made, new) = ops::reserve(&api.core, cx, name, note.as_deref().unwrap_or_default()).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let (made, new) =
+        ops::reserve(&api.core, cx, name, note.as_deref().unwrap_or_default()).await?;
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(Shown::from(&*made))))
 }
 

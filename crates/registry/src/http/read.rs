@@ -40,7 +40,11 @@ impl ListQuery {
             None => States::Listed,
             Some("all") => States::All,
             Some(text) => States::One(parse_state(text).ok_or_else(|| {
-                Error::field("state", "choice", "must be `all` or a state such as `ready`")
+                Error::field(
+                    "state",
+                    "choice",
+                    "must be `all` or a state such as `ready`",
+                )
             })?),
         };
         Ok(Filter {
@@ -62,9 +66,19 @@ pub(super) async fn list(
     Query(wish): Query<ListQuery>,
 ) -> ApiResult<Json<Page<InstanceView>>> {
     let limit = page::limit(wish.limit)?;
-    let after = wish.cursor.as_deref().map(Cursor::<After>::decode).transpose()?;
+    let after = wish
+        .cursor
+        .as_deref()
+        .map(Cursor::<After>::decode)
+        .transpose()?;
     let filter = wish.filter()?;
-    let items = query::instances(&api.core, &cx, &filter, after.as_ref().map(|c| &c.0), limit + 1);
+    let items = query::instances(
+        &api.core,
+        &cx,
+        &filter,
+        after.as_ref().map(|c| &c.0),
+        limit + 1,
+    );
     Ok(Json(Page::cut(items, limit, |i| After {
         name: i.name.clone(),
         tenant: i.tenant_id,
@@ -96,7 +110,9 @@ pub(super) struct Catalog {
 /// Services with versions, counts and health.
 #[utoipa::path(get, path = "/catalog", tag = "registry", responses((status = 200, body = Catalog)))]
 pub(super) async fn catalog(State(api): State<Api>, Cx(cx): Cx) -> Json<Catalog> {
-    Json(Catalog { items: query::catalog(&api.core, &cx) })
+    Json(Catalog {
+        items: query::catalog(&api.core, &cx),
+    })
 }
 
 /// One step of an instance's life.
@@ -131,7 +147,12 @@ pub(super) async fn history(
     let rows = query::history(&api.core, &cx, id).await?;
     let items = rows
         .into_iter()
-        .map(|row| Step { at: row.at, from: row.from, to: row.to, reason: row.reason })
+        .map(|row| Step {
+            at: row.at,
+            from: row.from,
+            to: row.to,
+            reason: row.reason,
+        })
         .collect();
     Ok(Json(History { items }))
 }
@@ -155,6 +176,10 @@ pub(super) async fn prometheus(
     Cx(cx): Cx,
     Query(wish): Query<TargetQuery>,
 ) -> ApiResult<Json<Vec<TargetGroup>>> {
-    let filter = Filter { name: wish.service, tag: wish.tag, ..Filter::default() };
+    let filter = Filter {
+        name: wish.service,
+        tag: wish.tag,
+        ..Filter::default()
+    };
     Ok(Json(query::targets(&api.core, &cx, &filter)?))
 }

@@ -142,11 +142,17 @@ async fn try_register(
 ) -> ApiResult<(StatusCode, Registered)> {
     let begun = std::time::Instant::now();
     let defaults = api.core.tunables.get().defaults;
-    let parsed = registration::parse(body, defaults)
-        .map_err(|faults| Error::Invalid { code: "registry.invalid", faults })?;
+    let parsed = registration::parse(body, defaults).map_err(|faults| Error::Invalid {
+        code: "registry.invalid",
+        faults,
+    })?;
     let done = enter(&api.core, cx, Request::native(parsed)).await?;
     api.core.metrics.register.observe(begun.elapsed());
-    let status = if done.new { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if done.new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let answer = Registered {
         id: done.instance.id,
         service: done.service.name.to_string(),
@@ -163,13 +169,17 @@ async fn try_register(
 
 /// An unknown higher protocol is answered with the range that is spoken here.
 fn protocol(headers: &HeaderMap) -> Result<(), Response> {
-    let Some(asked) = headers.get("x-portico-protocol") else { return Ok(()) };
+    let Some(asked) = headers.get("x-portico-protocol") else {
+        return Ok(());
+    };
     if asked == PROTOCOL {
         return Ok(());
     }
     let asked = asked.to_str().unwrap_or("?").chars().take(16).collect();
     let mut response = Problem::from(Error::Protocol(asked)).into_response();
-    response.headers_mut().insert("x-portico-protocol", HeaderValue::from_static("1-1"));
+    response
+        .headers_mut()
+        .insert("x-portico-protocol", HeaderValue::from_static("1-1"));
     Err(response)
 }
 
@@ -251,19 +261,35 @@ fn word(body: Heartbeat) -> Result<Beat, Error> {
         Some("failing" | "critical") => Some(Word::Healthy(Status::Critical)),
         Some("draining") => Some(Word::Draining),
         Some(_) => {
-            faults.push(FieldFault::new("status", "choice", "must be ready, warning, failing or draining"));
+            faults.push(FieldFault::new(
+                "status",
+                "choice",
+                "must be ready, warning, failing or draining",
+            ));
             None
         }
     };
     if body.load.is_some_and(|load| !(0.0..=1e6).contains(&load)) {
-        faults.push(FieldFault::new("load", "range", "must be from 0 to 1000000"));
+        faults.push(FieldFault::new(
+            "load",
+            "range",
+            "must be from 0 to 1000000",
+        ));
     }
     if body.version.as_ref().is_some_and(|v| v.len() > 64) {
-        faults.push(FieldFault::new("version", "too_long", "must be at most 64 bytes"));
+        faults.push(FieldFault::new(
+            "version",
+            "too_long",
+            "must be at most 64 bytes",
+        ));
     }
     let map = body.numbers.unwrap_or_default();
     if map.len() > NUMBERS {
-        faults.push(FieldFault::new("numbers", "too_many", format!("must be at most {NUMBERS}")));
+        faults.push(FieldFault::new(
+            "numbers",
+            "too_many",
+            format!("must be at most {NUMBERS}"),
+        ));
     }
     let mut numbers = Vec::new();
     for (name, value) in map.into_iter().take(NUMBERS) {
@@ -271,14 +297,25 @@ fn word(body: Heartbeat) -> Result<Beat, Error> {
             Some(number) if name.len() <= 64 => numbers.push((name, number)),
             _ => {
                 let shown: String = name.chars().take(64).collect();
-                faults.push(FieldFault::new(format!("numbers.{shown}"), "type", "must be a number with a name of at most 64 bytes"));
+                faults.push(FieldFault::new(
+                    format!("numbers.{shown}"),
+                    "type",
+                    "must be a number with a name of at most 64 bytes",
+                ));
             }
         }
     }
     if faults.is_empty() {
-        Ok(Beat { status, load: body.load, numbers })
+        Ok(Beat {
+            status,
+            load: body.load,
+            numbers,
+        })
     } else {
-        Err(Error::Invalid { code: "registry.invalid", faults })
+        Err(Error::Invalid {
+            code: "registry.invalid",
+            faults,
+        })
     }
 }
 
@@ -358,5 +395,11 @@ async fn gone(
     let id = Uuid::parse_str(id).map_err(|_| Error::UnknownInstance)?;
     let reason = super::manage::reason(reason)?;
     let left = leave(&api.core, cx, id, now, &reason).await?;
-    Ok(Json(Gone { state: if left == Left::Draining { "draining" } else { "removed" } }))
+    Ok(Json(Gone {
+        state: if left == Left::Draining {
+            "draining"
+        } else {
+            "removed"
+        },
+    }))
 }

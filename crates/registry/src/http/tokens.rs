@@ -107,7 +107,11 @@ pub(super) async fn list(
     Query(page): Query<PageQuery>,
 ) -> ApiResult<Json<Page<Shown>>> {
     let limit = page.limit()?;
-    let after = page.cursor.as_deref().map(Cursor::<(Timestamp, Uuid)>::decode).transpose()?;
+    let after = page
+        .cursor
+        .as_deref()
+        .map(Cursor::<(Timestamp, Uuid)>::decode)
+        .transpose()?;
     let tokens = ops::list(&api.core, &cx)?;
     let items: Vec<Shown> = tokens
         .iter()
@@ -127,9 +131,13 @@ pub(super) async fn create(
     Json(wish): Json<Wish>,
 ) -> ApiResult<(StatusCode, Json<Made>)> {
     if wish.ttl_s.is_some() && wish.expires_at.is_some() {
-        return Err(Error::field("ttl_s", "conflict", "is given together with `expires_at`").into());
+        return Err(
+            Error::field("ttl_s", "conflict", "is given together with `expires_at`").into(),
+        );
     }
-    let after = wish.ttl_s.map(|s| cx.now() + chrono::Duration::seconds(i64::from(s)));
+    let after = wish
+        .ttl_s
+        .map(|s| cx.now() + chrono::Duration::seconds(i64::from(s)));
     let new = ops::NewToken {
         name_pattern: wish.name_pattern,
         scopes: wish.scopes,
@@ -141,7 +149,10 @@ pub(super) async fn create(
         note: wish.note.unwrap_or_default(),
     };
     let (token, text) = ops::create(&api.core, &cx, new).await?;
-    let made = Made { token: text.expose().clone(), shown: Shown::from(&token) };
+    let made = Made {
+        token: text.expose().clone(),
+        shown: Shown::from(&token),
+    };
     Ok((StatusCode::CREATED, Json(made)))
 }
 

@@ -52,7 +52,9 @@ pub(super) async fn watch(
         .get("last-event-id")
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.trim().parse().ok());
-    let since = resumed.or(wish.since).unwrap_or_else(|| api.core.model.read().seq);
+    let since = resumed
+        .or(wish.since)
+        .unwrap_or_else(|| api.core.model.read().seq);
     let events = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -101,7 +103,10 @@ fn batch(found: &News) -> Response {
         out.put_slice(&event.data);
     }
     out.put_slice(b"]}");
-    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let json = [(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )];
     (json, out.freeze()).into_response()
 }
 
@@ -122,7 +127,13 @@ async fn sse(
 ) -> ApiResult<Response> {
     // Looked at once before the answer begins, so that a position that is too old is a status.
     news(core, since, tenant).await?;
-    let state = Stream { core: Arc::clone(core), since, tenant, _watching: watching, ended: false };
+    let state = Stream {
+        core: Arc::clone(core),
+        since,
+        tenant,
+        _watching: watching,
+        ended: false,
+    };
     let frames = stream::unfold(state, |mut state| async move {
         if state.ended {
             return None;
@@ -131,7 +142,10 @@ async fn sse(
         Some((Ok::<Bytes, std::convert::Infallible>(frame), state))
     });
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     Ok((headers, Body::from_stream(frames)).into_response())
@@ -163,7 +177,9 @@ async fn next_frame(state: &mut Stream) -> Bytes {
 fn frames(found: &News) -> Bytes {
     let mut out = BytesMut::new();
     for event in &found.events {
-        out.put_slice(format!("id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str()).as_bytes());
+        out.put_slice(
+            format!("id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str()).as_bytes(),
+        );
         out.put_slice(&event.data);
         out.put_slice(b"\n\n");
     }

@@ -43,7 +43,10 @@ fn services() -> Vec<Change> {
             .col(timestamp("updated_at"))
             .take()
             .into(),
-        index("ux_services_scope_name", "services", ["scope", "name"]).unique().take().into(),
+        index("ux_services_scope_name", "services", ["scope", "name"])
+            .unique()
+            .take()
+            .into(),
         table("service_versions")
             .col(uuid("service_id"))
             .col(text("version"))
@@ -52,7 +55,12 @@ fn services() -> Vec<Change> {
             .col(timestamp_null("sunset_at"))
             .col(timestamp("created_at"))
             .primary_key(&mut key(["service_id", "version"]))
-            .foreign_key(&mut references("service_versions", "service_id", "services", "id"))
+            .foreign_key(&mut references(
+                "service_versions",
+                "service_id",
+                "services",
+                "id",
+            ))
             .take()
             .into(),
         table("service_endpoints")
@@ -71,7 +79,12 @@ fn services() -> Vec<Change> {
             .col(ColumnDef::new("timeout_ms").big_integer().take())
             .col(json_null("cache"))
             .col(boolean("idempotency_key"))
-            .foreign_key(&mut references("service_endpoints", "service_id", "services", "id"))
+            .foreign_key(&mut references(
+                "service_endpoints",
+                "service_id",
+                "services",
+                "id",
+            ))
             .take()
             .into(),
         index(
@@ -87,15 +100,22 @@ fn services() -> Vec<Change> {
             .col(uuid("service_id"))
             .col(boolean("enabled"))
             .primary_key(&mut key(["tenant_id", "service_id"]))
-            .foreign_key(&mut references("tenant_services", "service_id", "services", "id"))
+            .foreign_key(&mut references(
+                "tenant_services",
+                "service_id",
+                "services",
+                "id",
+            ))
             .take()
             .into(),
     ]
 }
 
 fn instances() -> Vec<Change> {
-    let states: Vec<&'static str> =
-        crate::domain::instance::STATES.iter().map(|s| s.as_str()).collect();
+    let states: Vec<&'static str> = crate::domain::instance::STATES
+        .iter()
+        .map(|s| s.as_str())
+        .collect();
     vec![
         table("service_instances")
             .col(id())
@@ -103,13 +123,21 @@ fn instances() -> Vec<Change> {
             .col(text("instance_key"))
             .col(text("version"))
             .col(text("host"))
-            .col(integer("port").check(Expr::col("port").between(0, 65_535)).take())
+            .col(
+                integer("port")
+                    .check(Expr::col("port").between(0, 65_535))
+                    .take(),
+            )
             .col(text("base_path"))
             .col(text("protocol"))
             .col(text_null("tls_pin"))
             .col(text("zone"))
             .col(text("node"))
-            .col(integer("weight").check(Expr::col("weight").between(0, 1000)).take())
+            .col(
+                integer("weight")
+                    .check(Expr::col("weight").between(0, 1000))
+                    .take(),
+            )
             .col(ColumnDef::new("weight_override").integer().take())
             .col(json("metadata"))
             .col(json("tags"))
@@ -135,24 +163,42 @@ fn instances() -> Vec<Change> {
             .col(big_integer("modify_index"))
             .col(timestamp("created_at"))
             .col(timestamp("updated_at"))
-            .foreign_key(&mut references("service_instances", "service_id", "services", "id"))
+            .foreign_key(&mut references(
+                "service_instances",
+                "service_id",
+                "services",
+                "id",
+            ))
             .take()
             .into(),
-        index("ux_service_instances_key", "service_instances", ["service_id", "instance_key"])
-            .unique()
-            .take()
-            .into(),
+        index(
+            "ux_service_instances_key",
+            "service_instances",
+            ["service_id", "instance_key"],
+        )
+        .unique()
+        .take()
+        .into(),
         table("instance_history")
             .col(id())
             .col(uuid("instance_id"))
             .col(timestamp("at"))
+            .col(big_integer("seq"))
             .col(text("from_state"))
             .col(text("to_state"))
             .col(text("reason"))
             .take()
             .into(),
-        index("ix_instance_history", "instance_history", ["instance_id", "at"]).take().into(),
-        index("ix_instance_history_at", "instance_history", ["at"]).take().into(),
+        index(
+            "ix_instance_history",
+            "instance_history",
+            ["instance_id", "at", "seq"],
+        )
+        .take()
+        .into(),
+        index("ix_instance_history_at", "instance_history", ["at"])
+            .take()
+            .into(),
     ]
 }
 
@@ -174,7 +220,14 @@ fn names() -> Vec<Change> {
             .col(timestamp("created_at"))
             .take()
             .into(),
-        index("ux_registration_tokens_hash", "registration_tokens", ["hash"]).unique().take().into(),
+        index(
+            "ux_registration_tokens_hash",
+            "registration_tokens",
+            ["hash"],
+        )
+        .unique()
+        .take()
+        .into(),
         table("registry_reservations")
             .col(text("name").primary_key().take())
             .col(text("note"))
@@ -211,7 +264,9 @@ fn sequence() -> Vec<Change> {
             .col(timestamp("at"))
             .take()
             .into(),
-        index("ix_registry_events_at", "registry_events", ["at"]).take().into(),
+        index("ix_registry_events_at", "registry_events", ["at"])
+            .take()
+            .into(),
     ]
 }
 
@@ -240,9 +295,20 @@ fn nodes() -> Vec<Change> {
             .col(big_integer("create_index"))
             .col(big_integer("modify_index"))
             .primary_key(&mut key(["scope", "node", "check_id"]))
-            .foreign_key(&mut references("consul_checks", "instance_id", "service_instances", "id"))
+            .foreign_key(&mut references(
+                "consul_checks",
+                "instance_id",
+                "service_instances",
+                "id",
+            ))
             .take()
             .into(),
-        index("ix_consul_checks_instance", "consul_checks", ["instance_id"]).take().into(),
+        index(
+            "ix_consul_checks_instance",
+            "consul_checks",
+            ["instance_id"],
+        )
+        .take()
+        .into(),
     ]
 }

@@ -1,7 +1,7 @@
 //! Key-value store, sessions and events of the Consul-compatible API.
 
 use portico_db::schema::{
-    big_integer, bytes, bytes_null, index, json, key, one_of, table, text, timestamp,
+    big_integer, boolean, bytes, bytes_null, index, json, key, one_of, table, text, timestamp,
     timestamp_null, uuid, uuid_null,
 };
 use portico_db::{Change, Step};
@@ -31,8 +31,16 @@ fn entries() -> Vec<Change> {
             .primary_key(&mut key(["tenant_id", "key"]))
             .take()
             .into(),
-        index("ix_kv_entries_modify", "kv_entries", ["tenant_id", "modify_index"]).take().into(),
-        index("ix_kv_entries_session", "kv_entries", ["session_id"]).take().into(),
+        index(
+            "ix_kv_entries_modify",
+            "kv_entries",
+            ["tenant_id", "modify_index"],
+        )
+        .take()
+        .into(),
+        index("ix_kv_entries_session", "kv_entries", ["session_id"])
+            .take()
+            .into(),
         table("kv_tombstones")
             .col(uuid("tenant_id"))
             .col(bytes("key"))
@@ -42,7 +50,9 @@ fn entries() -> Vec<Change> {
             .primary_key(&mut key(["tenant_id", "key"]))
             .take()
             .into(),
-        index("ix_kv_tombstones_at", "kv_tombstones", ["at"]).take().into(),
+        index("ix_kv_tombstones_at", "kv_tombstones", ["at"])
+            .take()
+            .into(),
         // What a tenant uses, its highest index, and the highest index of a tombstone that was swept.
         table("kv_usage")
             .col(uuid("tenant_id").primary_key().take())
@@ -50,6 +60,8 @@ fn entries() -> Vec<Change> {
             .col(big_integer("bytes"))
             .col(big_integer("index"))
             .col(big_integer("floor"))
+            // Index of the last change of the tenant's sessions.
+            .col(big_integer("sessions"))
             .take()
             .into(),
     ]
@@ -67,14 +79,28 @@ fn sessions() -> Vec<Change> {
             .col(big_integer("lock_delay_ns"))
             .col(one_of("behavior", &["release", "delete"]))
             .col(json("checks"))
+            // It hangs on more than the agent's own node.
+            .col(boolean("watched"))
             .col(text("owner"))
             .col(big_integer("create_index"))
             .col(big_integer("modify_index"))
             .col(timestamp_null("expires_at"))
             .take()
             .into(),
-        index("ix_consul_sessions_tenant", "consul_sessions", ["tenant_id", "id"]).take().into(),
-        index("ix_consul_sessions_expiry", "consul_sessions", ["expires_at"]).take().into(),
+        index(
+            "ix_consul_sessions_tenant",
+            "consul_sessions",
+            ["tenant_id", "id"],
+        )
+        .take()
+        .into(),
+        index(
+            "ix_consul_sessions_expiry",
+            "consul_sessions",
+            ["expires_at"],
+        )
+        .take()
+        .into(),
     ]
 }
 
@@ -90,6 +116,8 @@ fn events() -> Vec<Change> {
             .col(text("owner"))
             .take()
             .into(),
-        index("ix_consul_events", "consul_events", ["tenant_id", "ltime"]).take().into(),
+        index("ix_consul_events", "consul_events", ["tenant_id", "ltime"])
+            .take()
+            .into(),
     ]
 }

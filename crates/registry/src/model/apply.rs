@@ -70,9 +70,9 @@ impl Model {
             match mutation {
                 Mutation::PutService(service) => self.put_service(service, index, changed),
                 Mutation::DropService(id) => self.drop_service(id, index, changed),
-                Mutation::PutInstance(instance) => self.put_instance(instance, index, changed),
+                Mutation::PutInstance(instance) => self.put_instance(&instance, index, changed),
                 Mutation::AdoptInstance(instance) => {
-                    self.put_instance(Arc::clone(&instance), index, changed);
+                    self.put_instance(&instance, index, changed);
                     self.adopt_health(&instance);
                 }
                 Mutation::DropInstance(id) => self.drop_instance(id, index, changed),
@@ -113,7 +113,9 @@ impl Model {
     }
 
     fn drop_service(&mut self, id: Uuid, index: u64, changed: &mut Changed) {
-        let Some(entry) = self.services.get(&id) else { return };
+        let Some(entry) = self.services.get(&id) else {
+            return;
+        };
         let instances: Vec<Uuid> = entry.instances.iter().copied().collect();
         for instance in instances {
             self.drop_instance(instance, index, changed);
@@ -133,7 +135,7 @@ impl Model {
         }
     }
 
-    fn put_instance(&mut self, instance: Arc<Instance>, index: u64, changed: &mut Changed) {
+    fn put_instance(&mut self, instance: &Arc<Instance>, index: u64, changed: &mut Changed) {
         let id = instance.id;
         let before = self.instances.remove(&id);
         if let Some(before) = &before {
@@ -158,17 +160,21 @@ impl Model {
         };
         live.see(instance.last_heartbeat);
         let entry = InstanceEntry {
-            view: view::instance(&instance),
-            instance: Arc::clone(&instance),
+            view: view::instance(instance),
+            instance: Arc::clone(instance),
             live,
             checks: before.map(|b| b.checks).unwrap_or_default(),
         };
         self.link(&entry);
         self.instances.insert(id, entry);
         if checks_differ {
-            self.derive_checks(&instance, index, changed);
+            self.derive_checks(instance, index, changed);
         }
-        if self.instances.get(&id).is_some_and(InstanceEntry::has_checks) {
+        if self
+            .instances
+            .get(&id)
+            .is_some_and(InstanceEntry::has_checks)
+        {
             // Its state is what its checks say, or the other way round.
             self.checks_index = self.checks_index.max(index);
             changed.topics.insert(Topic::Checks);
@@ -182,7 +188,9 @@ impl Model {
         let said = implied(instance.state);
         let keys: Vec<CheckKey> = self
             .checks_of(instance.id)
-            .filter(|c| !c.stored && (c.answered != said.is_some() || said.is_some_and(|s| s != c.status)))
+            .filter(|c| {
+                !c.stored && (c.answered != said.is_some() || said.is_some_and(|s| s != c.status))
+            })
             .map(|c| c.key.clone())
             .collect();
         for key in keys {
@@ -201,7 +209,9 @@ impl Model {
     }
 
     fn drop_instance(&mut self, id: Uuid, index: u64, changed: &mut Changed) {
-        let Some(entry) = self.instances.get(&id) else { return };
+        let Some(entry) = self.instances.get(&id) else {
+            return;
+        };
         let service = entry.instance.service;
         let checks = entry.checks.clone();
         for key in checks {
@@ -223,13 +233,15 @@ impl Model {
         }
         let node = self.node_of(i);
         if let Some(consul) = &i.definition.consul {
-            self.by_consul.insert((node.clone(), consul.id.clone()), i.id);
+            self.by_consul
+                .insert((node.clone(), consul.id.clone()), i.id);
         }
         if !node.name.is_empty() {
             self.on_node.entry(node).or_default().insert(i.id);
         }
         if let Some(secret) = &i.secret {
-            self.secrets.insert(token_hash(secret.current.expose()), i.id);
+            self.secrets
+                .insert(token_hash(secret.current.expose()), i.id);
             if let Some(next) = &secret.next {
                 self.secrets.insert(token_hash(next.expose()), i.id);
             }
@@ -283,7 +295,9 @@ impl Model {
             self.drop_check(&key, index, changed);
         }
         let node = self.node_of(instance);
-        let name = self.service_of(instance).map_or_else(|| Arc::from(""), |s| Arc::clone(&s.name));
+        let name = self
+            .service_of(instance)
+            .map_or_else(|| Arc::from(""), |s| Arc::clone(&s.name));
         let several = instance.definition.checks.len() > 1;
         let said = implied(instance.state);
         for (i, spec) in instance.definition.checks.iter().enumerate() {
@@ -293,7 +307,10 @@ impl Model {
                 format!("service:{}", instance.id)
             };
             let check = Check {
-                key: CheckKey { node: node.clone(), id: id.into() },
+                key: CheckKey {
+                    node: node.clone(),
+                    id: id.into(),
+                },
                 instance: Some(instance.id),
                 name: format!("Service '{name}' check").into(),
                 notes: Arc::from(""),
@@ -337,7 +354,10 @@ impl Model {
             }
             None => {
                 let node = check.key.node.clone();
-                self.node_checks.entry(node.clone()).or_default().insert(check.key.clone());
+                self.node_checks
+                    .entry(node.clone())
+                    .or_default()
+                    .insert(check.key.clone());
                 self.touch_node_instances(&node, index, changed);
             }
         }
@@ -347,7 +367,9 @@ impl Model {
     }
 
     fn drop_check(&mut self, key: &CheckKey, index: u64, changed: &mut Changed) {
-        let Some(check) = self.checks.remove(key) else { return };
+        let Some(check) = self.checks.remove(key) else {
+            return;
+        };
         match check.instance {
             Some(id) => {
                 if let Some(entry) = self.instances.get_mut(&id) {
@@ -392,7 +414,9 @@ impl Model {
         if let Some(entry) = self.services.get_mut(&id) {
             entry.modify_index = entry.modify_index.max(index);
             let key = key_of(entry);
-            changed.topics.insert(Topic::Service(key.tenant, Arc::clone(&key.name)));
+            changed
+                .topics
+                .insert(Topic::Service(key.tenant, Arc::clone(&key.name)));
             changed.services.insert(id, key);
         }
     }
@@ -411,7 +435,13 @@ impl Model {
     }
 
     fn touch_node_instances(&mut self, key: &NodeKey, index: u64, changed: &mut Changed) {
-        let ids: Vec<Uuid> = self.on_node.get(key).into_iter().flatten().copied().collect();
+        let ids: Vec<Uuid> = self
+            .on_node
+            .get(key)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         for id in ids {
             self.touch_instance(id, index, changed);
         }
@@ -434,6 +464,9 @@ impl Model {
                 Starting | Draining | Maintenance => {}
                 Ready | Late | Failing | Inactive => {
                     entry.live.restore(now);
+                    // What its row implied of its health was true before the restart.
+                    entry.live.set_probed(false);
+                    entry.live.set_refused(false);
                     let mut instance = Instance::clone(&entry.instance);
                     instance.state = Late;
                     instance.reason = Arc::from("restored after a restart");

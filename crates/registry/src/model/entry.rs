@@ -50,7 +50,6 @@ pub(crate) struct Report {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     seen_us: AtomicI64,
-    flushed_us: AtomicI64,
     restored_us: AtomicI64,
     refusals: AtomicU8,
     recoveries: AtomicU8,
@@ -66,7 +65,6 @@ impl Live {
     pub(crate) fn new(seen: Timestamp) -> Self {
         Self {
             seen_us: AtomicI64::new(seen.timestamp_micros()),
-            flushed_us: AtomicI64::new(seen.timestamp_micros()),
             ..Self::default()
         }
     }
@@ -78,17 +76,8 @@ impl Live {
 
     /// A heartbeat or registration at a moment; never goes back.
     pub(crate) fn see(&self, at: Timestamp) {
-        self.seen_us.fetch_max(at.timestamp_micros(), Ordering::Relaxed);
-    }
-
-    /// The sign of life that the database does not have yet.
-    pub(crate) fn unflushed(&self) -> Option<Timestamp> {
-        let seen = self.seen_us.load(Ordering::Relaxed);
-        (seen > self.flushed_us.load(Ordering::Relaxed)).then(|| from_unix_us(seen))
-    }
-
-    pub(crate) fn flushed(&self, at: Timestamp) {
-        self.flushed_us.fetch_max(at.timestamp_micros(), Ordering::Relaxed);
+        self.seen_us
+            .fetch_max(at.timestamp_micros(), Ordering::Relaxed);
     }
 
     /// When it was restored from the database, if it has not registered since.
@@ -100,7 +89,8 @@ impl Live {
     }
 
     pub(crate) fn restore(&self, at: Timestamp) {
-        self.restored_us.store(at.timestamp_micros(), Ordering::Relaxed);
+        self.restored_us
+            .store(at.timestamp_micros(), Ordering::Relaxed);
     }
 
     /// It registered anew: what was known of its past health does not count any more.
@@ -198,8 +188,5 @@ mod tests {
         live.see(from_unix_us(30));
         live.see(from_unix_us(5));
         assert_eq!(live.seen(), from_unix_us(30));
-        assert_eq!(live.unflushed(), Some(from_unix_us(30)));
-        live.flushed(from_unix_us(30));
-        assert_eq!(live.unflushed(), None);
     }
 }

@@ -36,7 +36,10 @@ impl Model {
                 .nodes
                 .get(&node)
                 .is_some_and(|n| n.details.maintenance.is_some()),
-            heartbeat: instance.definition.heartbeat_s.map(|s| Duration::seconds(i64::from(s))),
+            heartbeat: instance
+                .definition
+                .heartbeat_s
+                .map(|s| Duration::seconds(i64::from(s))),
             last_seen: entry.live.seen(),
             restored: entry.live.restored(),
             health: self.health(entry),
@@ -58,9 +61,12 @@ impl Model {
                 silent = true;
             }
         }
-        let unseen = entry.live.restored().is_some_and(|at| entry.live.seen() <= at);
-        let unprobed = !entry.live.is_probed()
-            && (entry.live.is_probing() || (unseen && !entry.has_checks()));
+        let unseen = entry
+            .live
+            .restored()
+            .is_some_and(|at| entry.live.seen() < at);
+        let unprobed =
+            !entry.live.is_probed() && (entry.live.is_probing() || (unseen && !entry.has_checks()));
         if worst != Status::Critical && (silent || unprobed) {
             return Health::Unknown;
         }

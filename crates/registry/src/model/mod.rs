@@ -73,7 +73,8 @@ impl Model {
 
     /// The service that a tenant reaches under a name: its own, else the global one.
     pub(crate) fn service_for(&self, tenant: Uuid, name: &str) -> Option<&ServiceEntry> {
-        self.service_named(Some(tenant), name).or_else(|| self.service_named(None, name))
+        self.service_named(Some(tenant), name)
+            .or_else(|| self.service_named(None, name))
     }
 
     /// Anybody who has the name, in whatever tenant.
@@ -112,7 +113,11 @@ impl Model {
         &'a self,
         node: &NodeKey,
     ) -> impl Iterator<Item = &'a InstanceEntry> {
-        self.on_node.get(node).into_iter().flatten().filter_map(|id| self.instances.get(id))
+        self.on_node
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.instances.get(id))
     }
 
     /// Nodes on which instances live, whether or not they were registered themselves.
@@ -140,9 +145,15 @@ impl Model {
 
     /// Checks of a node as a whole and of the instances on it.
     pub(crate) fn checks_of_node(&self, node: &NodeKey) -> impl Iterator<Item = &Arc<Check>> {
-        let first = CheckKey { node: node.clone(), id: Arc::from("") };
+        let first = CheckKey {
+            node: node.clone(),
+            id: Arc::from(""),
+        };
         let node = node.clone();
-        self.checks.range(first..).map(|(_, c)| c).take_while(move |c| c.key.node == node)
+        self.checks
+            .range(first..)
+            .map(|(_, c)| c)
+            .take_while(move |c| c.key.node == node)
     }
 
     /// Checks of a node as a whole.
@@ -150,12 +161,19 @@ impl Model {
         &'a self,
         node: &NodeKey,
     ) -> impl Iterator<Item = &'a Arc<Check>> {
-        self.node_checks.get(node).into_iter().flatten().filter_map(|key| self.checks.get(key))
+        self.node_checks
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.checks.get(key))
     }
 
     /// Checks of all nodes as a whole.
     pub(crate) fn all_node_checks(&self) -> impl Iterator<Item = &Arc<Check>> {
-        self.node_checks.values().flatten().filter_map(|key| self.checks.get(key))
+        self.node_checks
+            .values()
+            .flatten()
+            .filter_map(|key| self.checks.get(key))
     }
 
     /// Checks of an instance, without those of its node.
@@ -203,8 +221,13 @@ impl Model {
 
     /// Index of a service name, also of one that is gone (0: never seen).
     pub(crate) fn index_of_name(&self, tenant: Option<Uuid>, name: &str) -> u64 {
-        let gone = self.gone.get(&(tenant, Arc::from(name))).copied().unwrap_or(0);
-        self.service_named(tenant, name).map_or(gone, |e| e.modify_index.max(gone))
+        let gone = self
+            .gone
+            .get(&(tenant, Arc::from(name)))
+            .copied()
+            .unwrap_or(0);
+        self.service_named(tenant, name)
+            .map_or(gone, |e| e.modify_index.max(gone))
     }
 
     /// Index of the table of nodes.
@@ -224,8 +247,14 @@ impl Model {
 
     /// The node of an instance as a key: its service's tenant and its node's name.
     pub(crate) fn node_of(&self, instance: &Instance) -> NodeKey {
-        let tenant = self.services.get(&instance.service).and_then(|e| e.service.tenant);
-        NodeKey { tenant, name: Arc::clone(&instance.definition.node) }
+        let tenant = self
+            .services
+            .get(&instance.service)
+            .and_then(|e| e.service.tenant);
+        NodeKey {
+            tenant,
+            name: Arc::clone(&instance.definition.node),
+        }
     }
 
     /// The service of an instance.

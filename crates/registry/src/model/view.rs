@@ -36,11 +36,17 @@ impl Model {
     /// A service as the gateway sees it.
     fn service_view(&self, entry: &ServiceEntry) -> Arc<directory::Service> {
         let s = &entry.service;
-        let endpoints: Vec<Endpoint> =
-            s.versions.values().flat_map(|v| v.endpoints.iter().cloned()).collect();
+        let endpoints: Vec<Endpoint> = s
+            .versions
+            .values()
+            .flat_map(|v| v.endpoints.iter().cloned())
+            .collect();
         Arc::new(directory::Service {
             id: s.id,
-            key: ServiceKey { tenant: s.tenant, name: Arc::clone(&s.name) },
+            key: ServiceKey {
+                tenant: s.tenant,
+                name: Arc::clone(&s.name),
+            },
             display_name: Arc::clone(&s.display_name),
             description: Arc::clone(&s.description),
             builtin: s.builtin,
@@ -55,7 +61,9 @@ impl Model {
                 .iter()
                 .filter_map(|id| self.instances.get(id))
                 // An address that Consul's API took without looking at it cannot be connected to.
-                .filter(|e| s.builtin || e.view.port > 0 || e.view.protocol == directory::Protocol::Unix)
+                .filter(|e| {
+                    s.builtin || e.view.port > 0 || e.view.protocol == directory::Protocol::Unix
+                })
                 .map(|e| Arc::clone(&e.view))
                 .collect(),
         })
@@ -81,16 +89,25 @@ impl Model {
                 None => {}
             }
         }
-        Directory { seq: self.seq, services }
+        Directory {
+            seq: self.seq,
+            services,
+        }
     }
 
     /// Keys of all services, for a directory built from nothing.
     pub(crate) fn all_keys(&self) -> Vec<(Uuid, ServiceKey)> {
-        self.services.values().map(|e| (e.service.id, key_of(e))).collect()
+        self.services
+            .values()
+            .map(|e| (e.service.id, key_of(e)))
+            .collect()
     }
 }
 
 /// The contract's key of a service.
 pub(super) fn key_of(entry: &ServiceEntry) -> ServiceKey {
-    ServiceKey { tenant: entry.service.tenant, name: Arc::clone(&entry.service.name) }
+    ServiceKey {
+        tenant: entry.service.tenant,
+        name: Arc::clone(&entry.service.name),
+    }
 }

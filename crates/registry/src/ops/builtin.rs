@@ -41,7 +41,10 @@ pub(crate) fn announce(core: &Core, cx: &Context, names: &[&'static str], versio
             disabled_for: Arc::from([]),
             versions: BTreeMap::from([(
                 Arc::clone(&version),
-                Version { created_at: now, endpoints: Arc::from([]) },
+                Version {
+                    created_at: now,
+                    endpoints: Arc::from([]),
+                },
             )]),
             created_at: now,
             updated_at: now,

@@ -57,7 +57,13 @@ pub(crate) async fn put(core: &Arc<Core>, cx: &Context, wanted: Wanted) -> Resul
     let key = check.key.clone();
     w.put_check(check).await?;
     let target = format!("{}/{}", key.node.name, key.id);
-    w.audit(audited("registry.check.registered", "check", target, key.node.tenant)).await?;
+    w.audit(audited(
+        "registry.check.registered",
+        "check",
+        target,
+        key.node.tenant,
+    ))
+    .await?;
     w.commit().await?;
     resettle(core, cx, instance, &key.node).await?;
     Ok(true)
@@ -66,14 +72,22 @@ pub(crate) async fn put(core: &Arc<Core>, cx: &Context, wanted: Wanted) -> Resul
 fn next(w: &Writer, cx: &Context, wanted: Wanted, known: Option<&Check>) -> Check {
     let kept = known.filter(|k| !wanted.states && k.spec.probe.kind() == wanted.spec.probe.kind());
     let status = kept.map_or(wanted.status, |k| k.status);
-    let output = kept.map_or_else(|| Arc::from(cut_output(&wanted.output)), |k| Arc::clone(&k.output));
-    let since = known.filter(|k| k.status == status).map_or(w.now(), |k| k.since);
+    let output = kept.map_or_else(
+        || Arc::from(cut_output(&wanted.output)),
+        |k| Arc::clone(&k.output),
+    );
+    let since = known
+        .filter(|k| k.status == status)
+        .map_or(w.now(), |k| k.since);
     let foreign = cx.principal().may(&FOREIGN);
     Check {
         instance: wanted.instance,
         name: Arc::from(&*wanted.name),
         notes: Arc::from(&*wanted.notes),
-        spec: Arc::new(CheckSpec { foreign, ..wanted.spec }),
+        spec: Arc::new(CheckSpec {
+            foreign,
+            ..wanted.spec
+        }),
         status,
         answered: true,
         output,
@@ -96,7 +110,9 @@ fn same(a: &Check, b: &Check) -> bool {
 
 /// Removes a check that was registered on its own. An unknown one is no error (C§5).
 pub(crate) async fn remove(core: &Arc<Core>, cx: &Context, key: &CheckKey) -> Result<bool> {
-    let Some(check) = core.model.read().check(key).map(Arc::clone) else { return Ok(false) };
+    let Some(check) = core.model.read().check(key).map(Arc::clone) else {
+        return Ok(false);
+    };
     authorised(core, cx, check.instance, &key.node)?;
     if !check.stored {
         return Err(Error::Conflict("the check belongs to a registration"));
@@ -107,7 +123,13 @@ pub(crate) async fn remove(core: &Arc<Core>, cx: &Context, key: &CheckKey) -> Re
     }
     w.drop_check(key).await?;
     let target = format!("{}/{}", key.node.name, key.id);
-    w.audit(audited("registry.check.removed", "check", target, key.node.tenant)).await?;
+    w.audit(audited(
+        "registry.check.removed",
+        "check",
+        target,
+        key.node.tenant,
+    ))
+    .await?;
     w.commit().await?;
     resettle(core, cx, check.instance, &key.node).await?;
     Ok(true)
@@ -121,7 +143,12 @@ pub(crate) async fn report(
     status: Status,
     output: &str,
 ) -> Result<()> {
-    let check = core.model.read().check(key).map(Arc::clone).ok_or(Error::UnknownCheck)?;
+    let check = core
+        .model
+        .read()
+        .check(key)
+        .map(Arc::clone)
+        .ok_or(Error::UnknownCheck)?;
     authorised(core, cx, check.instance, &key.node)?;
     core.ttl.note(key, cx.now());
     answer(core, cx, key, status, output).await
@@ -139,13 +166,18 @@ pub(crate) async fn answer(
     let output = cut_output(output);
     {
         let model = core.model.read();
-        let Some(known) = model.check(key) else { return Ok(()) };
+        let Some(known) = model.check(key) else {
+            return Ok(());
+        };
         let quiet = known.status == status && known.answered;
         if quiet && *known.output == *output {
             return Ok(());
         }
         if quiet {
-            let next = Arc::new(Check { output: Arc::from(output), ..Check::clone(known) });
+            let next = Arc::new(Check {
+                output: Arc::from(output),
+                ..Check::clone(known)
+            });
             drop(model);
             core.model.write().replace_quietly(next);
             return Ok(());
@@ -155,12 +187,18 @@ pub(crate) async fn answer(
         return resettle(core, cx, instance, &node).await;
     }
     let mut w = Writer::begin(core, cx).await?;
-    let Some(known) = core.model.read().check(key).map(Arc::clone) else { return Ok(()) };
+    let Some(known) = core.model.read().check(key).map(Arc::clone) else {
+        return Ok(());
+    };
     let next = Check {
         status,
         answered: true,
         output: Arc::from(output),
-        since: if known.status == status { known.since } else { w.now() },
+        since: if known.status == status {
+            known.since
+        } else {
+            w.now()
+        },
         ..Check::clone(&known)
     };
     w.put_check(next).await?;
@@ -183,7 +221,11 @@ fn answer_unstored(
         status,
         answered: true,
         output: Arc::from(output),
-        since: if known.status == status { known.since } else { cx.now() },
+        since: if known.status == status {
+            known.since
+        } else {
+            cx.now()
+        },
         ..Check::clone(&known)
     };
     model.replace_quietly(Arc::new(next));
@@ -199,7 +241,12 @@ async fn resettle(
 ) -> Result<()> {
     let ids: Vec<Uuid> = match instance {
         Some(id) => vec![id],
-        None => core.model.read().instances_of_node(node).map(|e| e.instance.id).collect(),
+        None => core
+            .model
+            .read()
+            .instances_of_node(node)
+            .map(|e| e.instance.id)
+            .collect(),
     };
     settle::settle(core, cx, &ids).await?;
     Ok(())
@@ -220,8 +267,14 @@ fn authorised(core: &Core, cx: &Context, instance: Option<Uuid>, node: &NodeKey)
         Some(id) => {
             let model = core.model.read();
             let entry = model.instance(id).ok_or(Error::UnknownInstance)?;
-            let service = model.service_of(&entry.instance).ok_or(Error::UnknownInstance)?;
-            if is_own(core, cx, service, &entry.instance) { Ok(()) } else { Err(refused()) }
+            let service = model
+                .service_of(&entry.instance)
+                .ok_or(Error::UnknownInstance)?;
+            if is_own(core, cx, service, &entry.instance) {
+                Ok(())
+            } else {
+                Err(refused())
+            }
         }
         None if node.tenant == Some(cx.tenant()) || acts_for_all(cx.principal()) => Ok(()),
         None => Err(refused()),

@@ -35,7 +35,11 @@ pub(crate) async fn deregister(
         instance.state,
         InstanceState::Ready | InstanceState::Late | InstanceState::Draining
     );
-    let reason = if reason.is_empty() { "deregistered" } else { reason };
+    let reason = if reason.is_empty() {
+        "deregistered"
+    } else {
+        reason
+    };
     if now || !serves || core.tunables.get().drain.is_zero() {
         remove(core, cx, &service, id, reason).await?;
         return Ok(Left::Removed);
@@ -48,7 +52,9 @@ pub(crate) async fn deregister(
 pub(crate) fn own(core: &Core, cx: &Context, id: Uuid) -> Result<(Arc<Service>, Arc<Instance>)> {
     let model = core.model.read();
     let entry = model.instance(id).ok_or(Error::UnknownInstance)?;
-    let service = model.service_of(&entry.instance).ok_or(Error::UnknownInstance)?;
+    let service = model
+        .service_of(&entry.instance)
+        .ok_or(Error::UnknownInstance)?;
     if service.builtin {
         return Err(Error::Conflict("a built-in service ends with its process"));
     }
@@ -72,16 +78,28 @@ pub(crate) async fn drain(core: &Arc<Core>, cx: &Context, id: Uuid, reason: &str
         return Ok(());
     }
     let until = w.now() + core.tunables.get().drain;
-    next.order = Some(Order::Drain { until, reason: reason.to_owned() });
+    next.order = Some(Order::Drain {
+        until,
+        reason: reason.to_owned(),
+    });
     next.state = InstanceState::Draining;
     next.reason = Arc::from(reason);
     next.since = w.now();
     next.warning = false;
     let next = w.put_state(next).await?;
     w.state_event(&service, &next, before.state);
-    let record = audited("registry.instance.drained", "instance", id.to_string(), service.tenant)
-        .change("state", Some(before.state.as_str().into()), Some("draining".into()))
-        .change("reason", None, Some(reason.into()));
+    let record = audited(
+        "registry.instance.drained",
+        "instance",
+        id.to_string(),
+        service.tenant,
+    )
+    .change(
+        "state",
+        Some(before.state.as_str().into()),
+        Some("draining".into()),
+    )
+    .change("reason", None, Some(reason.into()));
     w.audit(record).await?;
     w.commit().await?;
     Ok(())
@@ -100,9 +118,14 @@ pub(crate) async fn remove(
         return Err(Error::UnknownInstance);
     };
     settle::remove(&mut w, core, &service_now, &instance, reason).await?;
-    let record = audited("registry.instance.removed", "instance", id.to_string(), service.tenant)
-        .change("service", Some(service.name.to_string().into()), None)
-        .change("reason", None, Some(reason.into()));
+    let record = audited(
+        "registry.instance.removed",
+        "instance",
+        id.to_string(),
+        service.tenant,
+    )
+    .change("service", Some(service.name.to_string().into()), None)
+    .change("reason", None, Some(reason.into()));
     w.audit(record).await?;
     w.commit().await?;
     Ok(())

@@ -60,9 +60,15 @@ pub(crate) async fn heartbeat(
     let changes = {
         let model = core.model.read();
         let Some(entry) = model.instance(id) else {
-            return Err(if core.drained.knows(id, now) { Error::Drained } else { Error::UnknownInstance });
+            return Err(if core.drained.knows(id, now) {
+                Error::Drained
+            } else {
+                Error::UnknownInstance
+            });
         };
-        let service = model.service_of(&entry.instance).ok_or(Error::UnknownInstance)?;
+        let service = model
+            .service_of(&entry.instance)
+            .ok_or(Error::UnknownInstance)?;
         if !is_own(core, cx, service, &entry.instance) {
             return Err(Error::NotAllowed {
                 reason: "this is another principal's instance".to_owned(),
@@ -70,7 +76,9 @@ pub(crate) async fn heartbeat(
             });
         }
         let age = now - entry.live.seen();
-        core.metrics.heartbeat_age.observe(age.to_std().unwrap_or(Duration::ZERO));
+        core.metrics
+            .heartbeat_age
+            .observe(age.to_std().unwrap_or(Duration::ZERO));
         core.metrics.heartbeats.inc();
         entry.live.see(now);
         *entry.live.report.lock() = Report {
@@ -83,7 +91,9 @@ pub(crate) async fn heartbeat(
         };
         core.beats.note(id, now);
         core.share(id, now);
-        let verdict = model.judge(id, now, core.tunables.get().policy).ok_or(Error::UnknownInstance)?;
+        let verdict = model
+            .judge(id, now, core.tunables.get().policy)
+            .ok_or(Error::UnknownInstance)?;
         Model::differs(entry, &verdict)
     };
     if leaves && !is_draining(core, id) {
@@ -96,7 +106,9 @@ pub(crate) async fn heartbeat(
 
 fn is_draining(core: &Core, id: Uuid) -> bool {
     let model = core.model.read();
-    model.instance(id).is_some_and(|e| matches!(e.instance.order, Some(Order::Drain { .. })))
+    model
+        .instance(id)
+        .is_some_and(|e| matches!(e.instance.order, Some(Order::Drain { .. })))
 }
 
 async fn answer(core: &Arc<Core>, cx: &Context, id: Uuid) -> Result<Beaten> {
@@ -105,7 +117,10 @@ async fn answer(core: &Arc<Core>, cx: &Context, id: Uuid) -> Result<Beaten> {
     let entry = model.instance(id).ok_or(Error::UnknownInstance)?;
     let instance = &entry.instance;
     Ok(Beaten {
-        next_s: instance.definition.heartbeat_s.unwrap_or(core.tunables.get().defaults.heartbeat_s),
+        next_s: instance
+            .definition
+            .heartbeat_s
+            .unwrap_or(core.tunables.get().defaults.heartbeat_s),
         drain: matches!(instance.order, Some(Order::Drain { .. })),
         state: instance.state,
         directory_seq: model.seq,

@@ -12,6 +12,7 @@ pub(crate) mod register;
 pub(crate) mod rotate;
 pub(crate) mod settle;
 pub(crate) mod tokens;
+pub(crate) mod versions;
 
 use portico_base::{Access, Context, Permission, Principal, PrincipalKind};
 use portico_contract::audit::Record;
@@ -30,7 +31,12 @@ pub(crate) fn audited(
     target: impl Into<String>,
     tenant: Option<Uuid>,
 ) -> Record {
-    Record::done(action, kind, target, tenant.unwrap_or(portico_base::id::TENANT_SYSTEM))
+    Record::done(
+        action,
+        kind,
+        target,
+        tenant.unwrap_or(portico_base::id::TENANT_SYSTEM),
+    )
 }
 
 /// Checks a permission of the caller.
@@ -43,7 +49,10 @@ pub(crate) fn rights(core: &Core, principal: &Principal) -> Result<Rights> {
     match (principal.kind, principal.id) {
         (PrincipalKind::Registrar, Some(id)) => {
             let model = core.model.read();
-            model.token(id).map(|t| Rights::of_token(t)).ok_or(Error::Unauthenticated)
+            model
+                .token(id)
+                .map(|t| Rights::of_token(t))
+                .ok_or(Error::Unauthenticated)
         }
         _ => Ok(Rights::of_principal(principal)),
     }
@@ -72,7 +81,10 @@ pub(crate) fn is_own(core: &Core, cx: &Context, service: &Service, instance: &In
 /// True when the caller may know of a service: its tenant's own, global, or everything for those who act
 /// for the whole installation.
 pub(crate) fn sees(principal: &Principal, service: &Service) -> bool {
-    service.tenant.is_none_or(|tenant| tenant == principal.tenant) || acts_for_all(principal)
+    service
+        .tenant
+        .is_none_or(|tenant| tenant == principal.tenant)
+        || acts_for_all(principal)
 }
 
 /// The operator and the platform itself act for the whole installation.

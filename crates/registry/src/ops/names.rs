@@ -24,13 +24,23 @@ pub(crate) async fn reserve(
 ) -> Result<(Arc<Reservation>, bool)> {
     need(cx, WRITE)?;
     if !name::is_service_name(wanted) {
-        return Err(Error::field("name", "form", "must be 2 to 40 of a-z, 0-9 and `-`, a letter first"));
+        return Err(Error::field(
+            "name",
+            "form",
+            "must be 2 to 40 of a-z, 0-9 and `-`, a letter first",
+        ));
     }
     if name::is_reserved(wanted) {
-        return Err(Error::Conflict("this name is reserved for the platform already"));
+        return Err(Error::Conflict(
+            "this name is reserved for the platform already",
+        ));
     }
     if note.len() > 256 {
-        return Err(Error::field("note", "too_long", "must be at most 256 bytes"));
+        return Err(Error::field(
+            "note",
+            "too_long",
+            "must be at most 256 bytes",
+        ));
     }
     let mut w = Writer::begin(core, cx).await?;
     {
@@ -39,7 +49,9 @@ pub(crate) async fn reserve(
             return Ok((Arc::clone(known), false));
         }
         if model.reservations().count() >= MOST {
-            return Err(Error::Conflict("there are as many reserved names as there may be"));
+            return Err(Error::Conflict(
+                "there are as many reserved names as there may be",
+            ));
         }
     }
     let reservation = Reservation {
@@ -49,7 +61,8 @@ pub(crate) async fn reserve(
         created_at: w.now(),
     };
     w.put_reservation(reservation.clone()).await?;
-    w.audit(audited("registry.name.reserved", "name", wanted, None)).await?;
+    w.audit(audited("registry.name.reserved", "name", wanted, None))
+        .await?;
     w.commit().await?;
     Ok((Arc::new(reservation), true))
 }
@@ -66,7 +79,10 @@ pub(crate) async fn release(core: &Arc<Core>, cx: &Context, wanted: &str) -> Res
     let mut w = Writer::begin(core, cx).await?;
     let (reserved, services) = {
         let model = core.model.read();
-        let named: Vec<_> = model.services().filter(|e| *e.service.name == *wanted).collect();
+        let named: Vec<_> = model
+            .services()
+            .filter(|e| *e.service.name == *wanted)
+            .collect();
         if named.iter().any(|e| !e.instances.is_empty()) {
             return Err(Error::Conflict("the service still has instances"));
         }
@@ -83,7 +99,8 @@ pub(crate) async fn release(core: &Arc<Core>, cx: &Context, wanted: &str) -> Res
         w.drop_service(service).await?;
         w.service_event(EventKind::ServiceRemoved, service);
     }
-    w.audit(audited("registry.name.released", "name", wanted, None)).await?;
+    w.audit(audited("registry.name.released", "name", wanted, None))
+        .await?;
     w.commit().await?;
     Ok(())
 }

@@ -38,9 +38,20 @@ pub(crate) async fn put(
         modify_index: w.index(),
     };
     w.put_node(node).await?;
-    w.audit(audited("registry.node.registered", "node", &*key.name, key.tenant)).await?;
+    w.audit(audited(
+        "registry.node.registered",
+        "node",
+        &*key.name,
+        key.tenant,
+    ))
+    .await?;
     w.commit().await?;
-    let ids: Vec<Uuid> = core.model.read().instances_of_node(key).map(|e| e.instance.id).collect();
+    let ids: Vec<Uuid> = core
+        .model
+        .read()
+        .instances_of_node(key)
+        .map(|e| e.instance.id)
+        .collect();
     settle::settle(core, cx, &ids).await?;
     Ok(true)
 }
@@ -52,15 +63,28 @@ pub(crate) async fn maintain(
     key: &NodeKey,
     reason: Option<&str>,
 ) -> Result<bool> {
-    let known = core.model.read().node(key).map(|n| n.details.clone()).unwrap_or_default();
-    let details = NodeDetails { maintenance: reason.map(str::to_owned), ..known };
+    let known = core
+        .model
+        .read()
+        .node(key)
+        .map(|n| n.details.clone())
+        .unwrap_or_default();
+    let details = NodeDetails {
+        maintenance: reason.map(str::to_owned),
+        ..known
+    };
     put(core, cx, key, details).await
 }
 
 /// Removes a node with its instances and checks. An unknown one is no error (C§6).
 pub(crate) async fn remove(core: &Arc<Core>, cx: &Context, key: &NodeKey) -> Result<bool> {
     authorised(cx, key)?;
-    let ids: Vec<Uuid> = core.model.read().instances_of_node(key).map(|e| e.instance.id).collect();
+    let ids: Vec<Uuid> = core
+        .model
+        .read()
+        .instances_of_node(key)
+        .map(|e| e.instance.id)
+        .collect();
     let mut any = false;
     for id in ids {
         // Rights over each instance are its own: a node does not open those of others.
@@ -77,7 +101,13 @@ pub(crate) async fn remove(core: &Arc<Core>, cx: &Context, key: &NodeKey) -> Res
         return Ok(any);
     }
     w.drop_node(key).await?;
-    w.audit(audited("registry.node.removed", "node", &*key.name, key.tenant)).await?;
+    w.audit(audited(
+        "registry.node.removed",
+        "node",
+        &*key.name,
+        key.tenant,
+    ))
+    .await?;
     w.commit().await?;
     Ok(true)
 }

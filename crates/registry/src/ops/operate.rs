@@ -20,8 +20,12 @@ use crate::writer::Writer;
 /// An order to an instance.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
-    Drain { reason: String },
-    Maintenance { reason: String },
+    Drain {
+        reason: String,
+    },
+    Maintenance {
+        reason: String,
+    },
     Resume,
     /// Absent: the registered one again.
     Weight(Option<u16>),
@@ -36,7 +40,11 @@ pub(crate) async fn command(
 ) -> Result<InstanceState> {
     authorised(core, cx, id)?;
     if let Command::Drain { reason } = &command {
-        let reason = if reason.is_empty() { "drained by an operator" } else { reason };
+        let reason = if reason.is_empty() {
+            "drained by an operator"
+        } else {
+            reason
+        };
         deregister::drain(core, cx, id, reason).await?;
         return Ok(InstanceState::Draining);
     }
@@ -46,7 +54,11 @@ pub(crate) async fn command(
     };
     let action = match command {
         Command::Maintenance { reason } => {
-            let reason = if reason.is_empty() { "maintenance".to_owned() } else { reason };
+            let reason = if reason.is_empty() {
+                "maintenance".to_owned()
+            } else {
+                reason
+            };
             next.order = Some(Order::Maintenance { reason });
             "registry.instance.maintained"
         }
@@ -67,8 +79,16 @@ pub(crate) async fn command(
     let next = w.put_state(next).await?;
     deregister::changed(&mut w, &service, &next, &before);
     let record = audited(action, "instance", id.to_string(), service.tenant)
-        .change("state", Some(before.state.as_str().into()), Some(next.state.as_str().into()))
-        .change("weight", Some(before.effective_weight().into()), Some(next.effective_weight().into()));
+        .change(
+            "state",
+            Some(before.state.as_str().into()),
+            Some(next.state.as_str().into()),
+        )
+        .change(
+            "weight",
+            Some(before.effective_weight().into()),
+            Some(next.effective_weight().into()),
+        );
     w.audit(record).await?;
     w.commit().await?;
     Ok(next.state)
@@ -77,12 +97,18 @@ pub(crate) async fn command(
 fn authorised(core: &Core, cx: &Context, id: Uuid) -> Result<()> {
     let model = core.model.read();
     let entry = model.instance(id).ok_or(Error::UnknownInstance)?;
-    let service = model.service_of(&entry.instance).ok_or(Error::UnknownInstance)?;
+    let service = model
+        .service_of(&entry.instance)
+        .ok_or(Error::UnknownInstance)?;
     if service.builtin {
         return Err(Error::Conflict("a built-in service lives with its process"));
     }
     if cx.principal().may(&WRITE_INSTANCES) {
-        return if sees(cx.principal(), service) { Ok(()) } else { Err(Error::UnknownInstance) };
+        return if sees(cx.principal(), service) {
+            Ok(())
+        } else {
+            Err(Error::UnknownInstance)
+        };
     }
     if is_own(core, cx, service, &entry.instance) {
         return Ok(());
@@ -93,16 +119,25 @@ fn authorised(core: &Core, cx: &Context, id: Uuid) -> Result<()> {
 /// The state that holds under the changed orders.
 fn restate(core: &Core, w: &Writer, next: &mut Instance) {
     let model = core.model.read();
-    let Some(entry) = model.instance(next.id) else { return };
+    let Some(entry) = model.instance(next.id) else {
+        return;
+    };
     let mut facts = model.facts(entry);
     facts.order.clone_from(&next.order);
-    if let Fate::Lives { state, reason, warning } = judge(&facts, w.now(), core.tunables.get().policy).fate {
+    if let Fate::Lives {
+        state,
+        reason,
+        warning,
+    } = judge(&facts, w.now(), core.tunables.get().policy).fate
+    {
         if next.state != state {
             next.since = w.now();
         }
         next.state = state;
         next.reason = match &next.order {
-            Some(Order::Maintenance { reason } | Order::Drain { reason, .. }) => Arc::from(&**reason),
+            Some(Order::Maintenance { reason } | Order::Drain { reason, .. }) => {
+                Arc::from(&**reason)
+            }
             None => Arc::from(reason),
         };
         next.warning = warning;
@@ -128,7 +163,9 @@ pub(crate) async fn switch(
         Arc::clone(&entry.service)
     };
     if known.builtin {
-        return Err(Error::Conflict("a built-in service is switched by the process's roles"));
+        return Err(Error::Conflict(
+            "a built-in service is switched by the process's roles",
+        ));
     }
     let whole = tenant.is_none() || known.tenant.is_none() && tenant != Some(cx.tenant());
     if whole && !acts_for_all(cx.principal()) && known.tenant != Some(cx.tenant()) {
@@ -138,7 +175,12 @@ pub(crate) async fn switch(
     match tenant {
         None => next.enabled = enabled,
         Some(tenant) => {
-            let mut off: Vec<Uuid> = known.disabled_for.iter().copied().filter(|t| *t != tenant).collect();
+            let mut off: Vec<Uuid> = known
+                .disabled_for
+                .iter()
+                .copied()
+                .filter(|t| *t != tenant)
+                .collect();
             if !enabled {
                 off.push(tenant);
             }
@@ -154,9 +196,14 @@ pub(crate) async fn switch(
     let next = Arc::new(next);
     w.put_service(&next, &[]).await?;
     w.service_event(EventKind::ServiceChanged, &next);
-    let record = audited("registry.service.switched", "service", service.to_string(), next.tenant)
-        .change("enabled", None, Some(enabled.into()))
-        .change("tenant", None, tenant.map(|t| t.to_string().into()));
+    let record = audited(
+        "registry.service.switched",
+        "service",
+        service.to_string(),
+        next.tenant,
+    )
+    .change("enabled", None, Some(enabled.into()))
+    .change("tenant", None, tenant.map(|t| t.to_string().into()));
     w.audit(record).await?;
     w.commit().await?;
     Ok(next)

@@ -50,7 +50,10 @@ pub(crate) struct After {
 
 /// What the caller may see of instances.
 pub(crate) fn sight(cx: &Context) -> Sight {
-    Sight { addresses: cx.principal().may(&READ_INSTANCES), endpoints: true }
+    Sight {
+        addresses: cx.principal().may(&READ_INSTANCES),
+        endpoints: true,
+    }
 }
 
 /// Instances in the order of service name and id, from behind `after`, at most `limit`.
@@ -67,16 +70,24 @@ pub(crate) fn instances(
         .filter(|e| sees(cx.principal(), &e.service) && !e.service.builtin)
         .filter(|e| filter.name.as_deref().is_none_or(|n| *e.service.name == *n))
         .collect();
-    services.sort_by(|a, b| (&a.service.name, a.service.tenant).cmp(&(&b.service.name, b.service.tenant)));
+    services.sort_by(|a, b| {
+        (&a.service.name, a.service.tenant).cmp(&(&b.service.name, b.service.tenant))
+    });
     let sight = sight(cx);
     let mut out = Vec::new();
     for entry in services {
         for id in &entry.instances {
-            let place = After { name: entry.service.name.to_string(), tenant: entry.service.tenant, id: *id };
+            let place = After {
+                name: entry.service.name.to_string(),
+                tenant: entry.service.tenant,
+                id: *id,
+            };
             if after.is_some_and(|a| place <= *a) {
                 continue;
             }
-            let Some(instance) = model.instance(*id).filter(|i| matches(i, filter)) else { continue };
+            let Some(instance) = model.instance(*id).filter(|i| matches(i, filter)) else {
+                continue;
+            };
             out.push(InstanceView::of(&entry.service, instance, sight));
             if out.len() >= limit {
                 return out;
@@ -95,7 +106,10 @@ fn matches(entry: &InstanceEntry, filter: &Filter) -> bool {
         States::One(state) => i.state == state,
     };
     state
-        && filter.tag.as_deref().is_none_or(|t| d.tags.iter().any(|own| own == t))
+        && filter
+            .tag
+            .as_deref()
+            .is_none_or(|t| d.tags.iter().any(|own| own == t))
         && filter.version.as_deref().is_none_or(|v| *d.version == *v)
         && filter.zone.as_deref().is_none_or(|z| *d.zone == *z)
 }
@@ -111,7 +125,9 @@ pub(crate) fn find(core: &Core, cx: &Context, what: &str) -> Result<Found> {
     let model = core.model.read();
     if let Ok(id) = Uuid::parse_str(what) {
         if let Some(entry) = model.instance(id)
-            && let Some(service) = model.service_of(&entry.instance).filter(|s| sees(cx.principal(), s))
+            && let Some(service) = model
+                .service_of(&entry.instance)
+                .filter(|s| sees(cx.principal(), s))
         {
             let mut view = InstanceView::of(service, entry, sight(cx));
             view.instance_key = if is_own(core, cx, service, &entry.instance) {
@@ -121,18 +137,29 @@ pub(crate) fn find(core: &Core, cx: &Context, what: &str) -> Result<Found> {
             };
             return Ok(Found::Instance(Box::new(view)));
         }
-        let entry = model.service(id).filter(|e| sees(cx.principal(), &e.service));
-        return entry.map(|e| service(&model, cx, e)).ok_or(Error::UnknownInstance);
+        let entry = model
+            .service(id)
+            .filter(|e| sees(cx.principal(), &e.service));
+        return entry
+            .map(|e| service(&model, cx, e))
+            .ok_or(Error::UnknownInstance);
     }
     let named = model.service_for(cx.tenant(), what).or_else(|| {
-        model.services().find(|e| *e.service.name == *what && sees(cx.principal(), &e.service))
+        model
+            .services()
+            .find(|e| *e.service.name == *what && sees(cx.principal(), &e.service))
     });
-    named.map(|e| service(&model, cx, e)).ok_or(Error::UnknownService)
+    named
+        .map(|e| service(&model, cx, e))
+        .ok_or(Error::UnknownService)
 }
 
 fn service(model: &Model, cx: &Context, entry: &ServiceEntry) -> Found {
-    let instances: Vec<&InstanceEntry> =
-        entry.instances.iter().filter_map(|id| model.instance(*id)).collect();
+    let instances: Vec<&InstanceEntry> = entry
+        .instances
+        .iter()
+        .filter_map(|id| model.instance(*id))
+        .collect();
     Found::Service(Box::new(ServiceView::new(entry, &instances, sight(cx))))
 }
 
@@ -169,7 +196,10 @@ fn catalog_line(model: &Model, entry: &ServiceEntry, tenant: Uuid) -> CatalogVie
         *states.entry(instance.instance.state.as_str()).or_default() += 1;
     }
     let all: u32 = states.values().sum();
-    let ready = states.get(InstanceState::Ready.as_str()).copied().unwrap_or(0);
+    let ready = states
+        .get(InstanceState::Ready.as_str())
+        .copied()
+        .unwrap_or(0);
     let health = match (ready, all) {
         (0, _) => "down",
         (ready, all) if ready == all => "up",
@@ -232,22 +262,40 @@ pub(crate) fn targets(core: &Core, cx: &Context, filter: &Filter) -> Result<Vec<
         .filter(|(s, _)| filter.name.as_deref().is_none_or(|n| *s.name == *n))
         .collect();
     found.sort_by(|a, b| (&a.0.name, a.1.instance.id).cmp(&(&b.0.name, b.1.instance.id)));
-    Ok(found.into_iter().map(|(service, entry)| target(service, entry)).collect())
+    Ok(found
+        .into_iter()
+        .map(|(service, entry)| target(service, entry))
+        .collect())
 }
 
 fn target(service: &crate::domain::service::Service, entry: &InstanceEntry) -> TargetGroup {
     let d = &entry.instance.definition;
     let mut labels = BTreeMap::from([
-        ("__meta_portico_service".to_owned(), service.name.to_string()),
+        (
+            "__meta_portico_service".to_owned(),
+            service.name.to_string(),
+        ),
         ("__meta_portico_version".to_owned(), d.version.to_string()),
         ("__meta_portico_zone".to_owned(), d.zone.to_string()),
         ("__meta_portico_node".to_owned(), d.node.to_string()),
-        ("__meta_portico_instance".to_owned(), entry.instance.id.to_string()),
-        ("__meta_portico_state".to_owned(), entry.instance.state.as_str().to_owned()),
-        ("__meta_portico_base_path".to_owned(), d.base_path.to_string()),
+        (
+            "__meta_portico_instance".to_owned(),
+            entry.instance.id.to_string(),
+        ),
+        (
+            "__meta_portico_state".to_owned(),
+            entry.instance.state.as_str().to_owned(),
+        ),
+        (
+            "__meta_portico_base_path".to_owned(),
+            d.base_path.to_string(),
+        ),
     ]);
     for tag in d.tags.iter() {
-        labels.insert(format!("__meta_portico_tag_{}", label(tag)), "true".to_owned());
+        labels.insert(
+            format!("__meta_portico_tag_{}", label(tag)),
+            "true".to_owned(),
+        );
     }
     for (key, value) in d.metadata.iter() {
         labels.insert(format!("__meta_portico_meta_{}", label(key)), value.clone());
@@ -260,5 +308,7 @@ fn target(service: &crate::domain::service::Service, entry: &InstanceEntry) -> T
 
 /// A part of a label's name: Prometheus takes letters, digits and underscores.
 fn label(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+    text.chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect()
 }

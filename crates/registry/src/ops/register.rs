@@ -52,7 +52,12 @@ pub(crate) struct Request {
 impl Request {
     /// A registration of the native API.
     pub(crate) const fn native(registration: Registration) -> Self {
-        Self { registration, source: Source::Native, checks: Vec::new(), replace_checks: false }
+        Self {
+            registration,
+            source: Source::Native,
+            checks: Vec::new(),
+            replace_checks: false,
+        }
     }
 }
 
@@ -77,7 +82,11 @@ struct Placed {
 }
 
 /// Registers an instance, or does nothing when it is registered with the same content.
-pub(crate) async fn register(core: &Arc<Core>, cx: &Context, request: Request) -> Result<Registered> {
+pub(crate) async fn register(
+    core: &Arc<Core>,
+    cx: &Context,
+    request: Request,
+) -> Result<Registered> {
     if cx.principal().kind != PrincipalKind::Instance {
         need(cx, Permission::new("registry:instance:register"))?;
     }
@@ -135,9 +144,18 @@ async fn place(core: &Core, cx: &Context, request: Request, rights: Rights) -> R
     if !faults.is_empty() {
         return Err(invalid(faults));
     }
-    let key = r.key.clone().unwrap_or_else(|| default_key(&host, r.port, &r.base_path));
+    let key = r
+        .key
+        .clone()
+        .unwrap_or_else(|| default_key(&host, r.port, &r.base_path));
     let definition = definition(core, r, &host, rights.foreign_checks);
-    Ok(Placed { tenant, key: key.into(), definition, rights, request })
+    Ok(Placed {
+        tenant,
+        key: key.into(),
+        definition,
+        rights,
+        request,
+    })
 }
 
 /// A single fault of the address is the problem's own code; several share the general one.
@@ -153,19 +171,35 @@ fn invalid(faults: Vec<FieldFault>) -> Error {
 fn allowed(rights: &Rights, r: &Registration) -> Result<()> {
     let mut faults = Vec::new();
     if rights.names.as_ref().is_some_and(|p| !p.covers(&r.name)) {
-        faults.push(FieldFault::new("name", "not_allowed", "the token is not for this name"));
+        faults.push(FieldFault::new(
+            "name",
+            "not_allowed",
+            "the token is not for this name",
+        ));
     }
     if let Some(service) = &r.service {
         if service.default_access == DefaultAccess::Public && !rights.public {
-            faults.push(FieldFault::new("default_access", "not_allowed", "the token does not allow `public`"));
+            faults.push(FieldFault::new(
+                "default_access",
+                "not_allowed",
+                "the token does not allow `public`",
+            ));
         }
         if service.forward_credentials && !rights.credentials {
             let message = "the token does not allow the callers' credentials";
-            faults.push(FieldFault::new("forward_credentials", "not_allowed", message));
+            faults.push(FieldFault::new(
+                "forward_credentials",
+                "not_allowed",
+                message,
+            ));
         }
     }
     if r.protocol == Protocol::Unix && !rights.admin {
-        faults.push(FieldFault::new("protocol", "not_allowed", "sockets of this machine are for administrators"));
+        faults.push(FieldFault::new(
+            "protocol",
+            "not_allowed",
+            "sockets of this machine are for administrators",
+        ));
     }
     if faults.is_empty() {
         return Ok(());
@@ -175,7 +209,10 @@ fn allowed(rights: &Rights, r: &Registration) -> Result<()> {
 }
 
 /// The tenant of the service: the wished one where the caller may choose, else its own.
-pub(crate) fn tenant(rights: &Rights, wish: Option<&str>) -> std::result::Result<Option<Uuid>, FieldFault> {
+pub(crate) fn tenant(
+    rights: &Rights,
+    wish: Option<&str>,
+) -> std::result::Result<Option<Uuid>, FieldFault> {
     let wished = match wish {
         None => None,
         Some("global") => Some(None),
@@ -183,16 +220,24 @@ pub(crate) fn tenant(rights: &Rights, wish: Option<&str>) -> std::result::Result
         Some("system") => Some(Some(id::TENANT_SYSTEM)),
         Some(text) => match Uuid::parse_str(text) {
             Ok(id) if !id.is_nil() => Some(Some(id)),
-            _ => return Err(FieldFault::new("tenant", "unknown", "there is no such tenant")),
+            _ => {
+                return Err(FieldFault::new(
+                    "tenant",
+                    "unknown",
+                    "there is no such tenant",
+                ));
+            }
         },
     };
     match (rights.tenants, wished) {
         (Tenants::Fixed(own) | Tenants::Any(own), None) => Ok(own),
         (Tenants::Any(_), Some(tenant)) => Ok(tenant),
         (Tenants::Fixed(own), Some(tenant)) if own == tenant => Ok(own),
-        (Tenants::Fixed(_), Some(_)) => {
-            Err(FieldFault::new("tenant", "not_allowed", "the credential belongs to another tenant"))
-        }
+        (Tenants::Fixed(_), Some(_)) => Err(FieldFault::new(
+            "tenant",
+            "not_allowed",
+            "the credential belongs to another tenant",
+        )),
     }
 }
 
@@ -206,7 +251,13 @@ async fn host(
         Host::Auto => match cx.caller.address {
             Some(ip) => ip.to_canonical().to_string(),
             None if cx.caller.direct_loopback => "127.0.0.1".to_owned(),
-            None => return Err(FieldFault::new("host", "required", "the caller's address is not known")),
+            None => {
+                return Err(FieldFault::new(
+                    "host",
+                    "required",
+                    "the caller's address is not known",
+                ));
+            }
         },
     };
     // Consul's API takes services without a port, and names that nobody routes to.
@@ -225,12 +276,23 @@ async fn host(
 fn definition(core: &Core, r: &Registration, host: &str, foreign: bool) -> Definition {
     let node = if !r.node.is_empty() {
         r.node.clone()
-    } else if host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()) || r.protocol == Protocol::Unix {
+    } else if host
+        .parse()
+        .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        || r.protocol == Protocol::Unix
+    {
         core.host.to_string()
     } else {
         host.to_owned()
     };
-    let checks = r.checks.iter().map(|c| CheckSpec { foreign, ..c.clone() }).collect();
+    let checks = r
+        .checks
+        .iter()
+        .map(|c| CheckSpec {
+            foreign,
+            ..c.clone()
+        })
+        .collect();
     Definition {
         version: Arc::from(&*r.version),
         host: Arc::from(host),
@@ -278,7 +340,11 @@ fn unchanged(core: &Core, cx: &Context, p: &Placed) -> Option<Registered> {
         instance: Arc::clone(&known.instance),
         new: false,
         seq: model.seq,
-        secret: known.instance.secret.as_ref().map(|s| Arc::clone(&s.current)),
+        secret: known
+            .instance
+            .secret
+            .as_ref()
+            .map(|s| Arc::clone(&s.current)),
     })
 }
 
@@ -305,8 +371,17 @@ fn plan(core: &Core, cx: &Context, model: &Model, p: &Placed, index: u64) -> Res
     may_use(cx, model, p, known.map(|e| &e.service))?;
     let service = Arc::new(next_service(cx, known.map(|e| &e.service), p, index));
     let before = known.and_then(|e| model.instance_keyed(e.service.id, &p.key));
-    let token = counted(cx, model, p, known.map_or(0, |e| e.instances.len()), before.is_some())?;
-    let node = NodeKey { tenant: p.tenant, name: Arc::clone(&p.definition.node) };
+    let token = counted(
+        cx,
+        model,
+        p,
+        known.map_or(0, |e| e.instances.len()),
+        before.is_some(),
+    )?;
+    let node = NodeKey {
+        tenant: p.tenant,
+        name: Arc::clone(&p.definition.node),
+    };
     let moved = p.definition.consul.as_ref().and_then(|c| {
         let entry = model.instance_on(&node, &c.id)?;
         let of = model.service_of(&entry.instance)?;
@@ -320,13 +395,25 @@ fn plan(core: &Core, cx: &Context, model: &Model, p: &Placed, index: u64) -> Res
     });
     let mut instance = next_instance(core, cx, p, &service, before.map(|b| &*b.instance), index);
     let (checks, dropped) = next_checks(model, p, &instance, &node, index, cx);
-    let health = next_health(core, model, p, before.map(|b| b.instance.id), &checks, reborn);
+    let health = next_health(
+        core,
+        model,
+        p,
+        before.map(|b| b.instance.id),
+        &checks,
+        reborn,
+    );
     let refused = !reborn && before.is_some_and(|b| b.live.is_refused());
     let restored = before.filter(|_| !reborn).and_then(|b| b.live.restored());
     let facts = Facts {
         order: instance.order.clone(),
-        node_maintenance: model.node(&node).is_some_and(|n| n.details.maintenance.is_some()),
-        heartbeat: p.definition.heartbeat_s.map(|s| Duration::seconds(i64::from(s))),
+        node_maintenance: model
+            .node(&node)
+            .is_some_and(|n| n.details.maintenance.is_some()),
+        heartbeat: p
+            .definition
+            .heartbeat_s
+            .map(|s| Duration::seconds(i64::from(s))),
         last_seen: cx.now(),
         restored,
         health,
@@ -339,7 +426,10 @@ fn plan(core: &Core, cx: &Context, model: &Model, p: &Placed, index: u64) -> Res
         service_changed: known_service.is_none_or(|k| !k.same_content(&service)),
         version_changed: known_service.is_none_or(|k| {
             k.versions.get(&p.definition.version).map(|v| &v.endpoints)
-                != service.versions.get(&p.definition.version).map(|v| &v.endpoints)
+                != service
+                    .versions
+                    .get(&p.definition.version)
+                    .map(|v| &v.endpoints)
         }),
         before: before.map(|b| Arc::clone(&b.instance)),
         service,
@@ -358,7 +448,10 @@ fn may_use(cx: &Context, model: &Model, p: &Placed, known: Option<&Arc<Service>>
     if known.is_some_and(|s| s.builtin) {
         return Err(Error::NameOwned);
     }
-    let reserved = model.reservation(name).is_some() || model.service_named(None, name).is_some_and(|e| e.service.builtin);
+    let reserved = model.reservation(name).is_some()
+        || model
+            .service_named(None, name)
+            .is_some_and(|e| e.service.builtin);
     let owner = known.map(|s| &s.owner);
     if !p.rights.may_use(cx.principal(), name, owner, reserved) {
         return Err(Error::NameOwned);
@@ -382,7 +475,9 @@ fn counted(
     let principal = cx.principal();
     if !known {
         if instances >= MOST_INSTANCES {
-            return Err(Error::Conflict("the service has as many instances as it may have"));
+            return Err(Error::Conflict(
+                "the service has as many instances as it may have",
+            ));
         }
         let kind = principal.kind.as_str();
         if let Some(most) = p.rights.max_instances
@@ -394,7 +489,10 @@ fn counted(
     if principal.kind != PrincipalKind::Registrar {
         return Ok(None);
     }
-    let token = principal.id.and_then(|id| model.token(id)).ok_or(Error::Unauthenticated)?;
+    let token = principal
+        .id
+        .and_then(|id| model.token(id))
+        .ok_or(Error::Unauthenticated)?;
     let stale = token.used_at.is_none_or(|at| cx.now() - at >= USED_EVERY);
     Ok(stale.then(|| Arc::clone(token)))
 }
@@ -429,10 +527,16 @@ fn next_service(cx: &Context, known: Option<&Arc<Service>>, p: &Placed, index: u
     let version = service
         .versions
         .entry(Arc::clone(&p.definition.version))
-        .or_insert_with(|| Version { created_at: now, endpoints: Arc::from([]) });
+        .or_insert_with(|| Version {
+            created_at: now,
+            endpoints: Arc::from([]),
+        });
     if let Some(part) = &r.service {
         if let Some(endpoints) = &part.endpoints {
-            version.endpoints = endpoints.iter().map(|e| e.endpoint(Some(&r.version))).collect();
+            version.endpoints = endpoints
+                .iter()
+                .map(|e| e.endpoint(Some(&r.version)))
+                .collect();
         }
         if let Some(text) = &part.display_name {
             service.display_name = Arc::from(&**text);
@@ -461,12 +565,14 @@ fn next_instance(
 ) -> Instance {
     let now = cx.now();
     let secret = (p.request.source == Source::Native).then(|| {
-        before.and_then(|b| b.secret.clone()).unwrap_or_else(|| InstanceSecret {
-            current: Arc::new(new_token(SECRET_PREFIX, &*core.random)),
-            issued_at: now,
-            next: None,
-            previous: None,
-        })
+        before
+            .and_then(|b| b.secret.clone())
+            .unwrap_or_else(|| InstanceSecret {
+                current: Arc::new(new_token(SECRET_PREFIX, &*core.random)),
+                issued_at: now,
+                next: None,
+                previous: None,
+            })
     });
     // Whoever registers again ends its own drain; what an operator took out stays out.
     let order = before
@@ -508,15 +614,23 @@ fn next_checks(
         .checks
         .iter()
         .map(|new| {
-            let key = CheckKey { node: node.clone(), id: Arc::from(&*new.id) };
-            let known = model.check(&key).filter(|c| c.instance == Some(instance.id));
+            let key = CheckKey {
+                node: node.clone(),
+                id: Arc::from(&*new.id),
+            };
+            let known = model
+                .check(&key)
+                .filter(|c| c.instance == Some(instance.id));
             let same_kind = known.is_some_and(|k| k.spec.probe.kind() == new.spec.probe.kind());
             let kept = known.filter(|_| same_kind);
             Check {
                 instance: Some(instance.id),
                 name: Arc::from(&*new.name),
                 notes: Arc::from(&*new.notes),
-                spec: Arc::new(CheckSpec { foreign: p.rights.foreign_checks, ..new.spec.clone() }),
+                spec: Arc::new(CheckSpec {
+                    foreign: p.rights.foreign_checks,
+                    ..new.spec.clone()
+                }),
                 status: kept.map_or(new.status, |k| k.status),
                 answered: true,
                 output: kept.map_or_else(|| Arc::from(""), |k| Arc::clone(&k.output)),
@@ -549,16 +663,29 @@ fn next_health(
     checks: &[Check],
     reborn: bool,
 ) -> Health {
-    let kept = before.into_iter().flat_map(|id| model.checks_of(id)).filter(|c| {
-        c.stored && !p.request.replace_checks && checks.iter().all(|n| n.key != c.key)
-    });
-    let node = NodeKey { tenant: p.tenant, name: Arc::clone(&p.definition.node) };
+    let kept = before
+        .into_iter()
+        .flat_map(|id| model.checks_of(id))
+        .filter(|c| c.stored && !p.request.replace_checks && checks.iter().all(|n| n.key != c.key));
+    let node = NodeKey {
+        tenant: p.tenant,
+        name: Arc::clone(&p.definition.node),
+    };
     let stored = kept.map(|c| c.status);
     let of_node = model.node_checks(&node).map(|c| c.status);
-    let mut worst = checks.iter().map(|c| c.status).chain(stored).chain(of_node).max();
+    let mut worst = checks
+        .iter()
+        .map(|c| c.status)
+        .chain(stored)
+        .chain(of_node)
+        .max();
     let mut silent = false;
     if !reborn {
-        for check in before.into_iter().flat_map(|id| model.checks_of(id)).filter(|c| !c.stored) {
+        for check in before
+            .into_iter()
+            .flat_map(|id| model.checks_of(id))
+            .filter(|c| !c.stored)
+        {
             silent |= !check.answered;
             worst = worst.max(check.answered.then_some(check.status));
         }
@@ -576,7 +703,12 @@ fn next_health(
 
 /// Gives the instance the state that its facts ask for.
 fn settle(core: &Core, instance: &mut Instance, facts: &Facts, now: Timestamp) {
-    if let Fate::Lives { state, reason, warning } = judge(facts, now, core.tunables.get().policy).fate {
+    if let Fate::Lives {
+        state,
+        reason,
+        warning,
+    } = judge(facts, now, core.tunables.get().policy).fate
+    {
         if instance.state != state {
             instance.since = now;
         }
@@ -586,20 +718,23 @@ fn settle(core: &Core, instance: &mut Instance, facts: &Facts, now: Timestamp) {
     }
 }
 
-async fn write(
-    core: &Core,
-    w: &mut Writer,
-    p: &Placed,
-    plan: Plan,
-) -> Result<Registered> {
+async fn write(core: &Core, w: &mut Writer, p: &Placed, plan: Plan) -> Result<Registered> {
     if let Some((service, instance)) = &plan.moved {
         w.drop_instance(instance).await?;
         w.instance_event(EventKind::InstanceRemoved, service, instance);
     }
     if plan.service_is_new || plan.service_changed {
-        let version = if plan.version_changed { vec![&*p.definition.version] } else { Vec::new() };
+        let version = if plan.version_changed {
+            vec![&*p.definition.version]
+        } else {
+            Vec::new()
+        };
         w.put_service(&plan.service, &version).await?;
-        let kind = if plan.service_is_new { EventKind::ServiceRegistered } else { EventKind::ServiceChanged };
+        let kind = if plan.service_is_new {
+            EventKind::ServiceRegistered
+        } else {
+            EventKind::ServiceChanged
+        };
         w.service_event(kind, &plan.service);
     }
     let from = plan.before.as_ref().map(|b| b.state);
@@ -633,11 +768,32 @@ async fn write(
     if let Some(token) = &plan.token {
         w.use_token(token).await?;
     }
-    let record = audited(action, "instance", instance.id.to_string(), plan.service.tenant)
-        .change("service", None, Some(plan.service.name.to_string().into()))
-        .change("host", plan.before.as_ref().map(|b| b.definition.host.to_string().into()), Some(instance.definition.host.to_string().into()))
-        .change("port", plan.before.as_ref().map(|b| b.definition.port.into()), Some(instance.definition.port.into()))
-        .change("version", plan.before.as_ref().map(|b| b.definition.version.to_string().into()), Some(instance.definition.version.to_string().into()));
+    let record = audited(
+        action,
+        "instance",
+        instance.id.to_string(),
+        plan.service.tenant,
+    )
+    .change("service", None, Some(plan.service.name.to_string().into()))
+    .change(
+        "host",
+        plan.before
+            .as_ref()
+            .map(|b| b.definition.host.to_string().into()),
+        Some(instance.definition.host.to_string().into()),
+    )
+    .change(
+        "port",
+        plan.before.as_ref().map(|b| b.definition.port.into()),
+        Some(instance.definition.port.into()),
+    )
+    .change(
+        "version",
+        plan.before
+            .as_ref()
+            .map(|b| b.definition.version.to_string().into()),
+        Some(instance.definition.version.to_string().into()),
+    );
     w.audit(record).await?;
     Ok(Registered {
         secret: instance.secret.as_ref().map(|s| Arc::clone(&s.current)),

@@ -38,14 +38,19 @@ pub(crate) async fn rotate(core: &Arc<Core>, cx: &Context) -> Result<usize> {
         .instances()
         .filter(|e| core.owns(e.instance.id))
         .filter(|e| {
-            e.instance.secret.as_ref().is_some_and(|s| s.next.is_none() && now - s.issued_at >= AGE)
+            e.instance
+                .secret
+                .as_ref()
+                .is_some_and(|s| s.next.is_none() && now - s.issued_at >= AGE)
         })
         .map(|e| e.instance.id)
         .collect();
     for chunk in old.chunks(BATCH) {
         let mut w = Writer::begin(core, cx).await?;
         for id in chunk {
-            let Some(mut instance) = instance(core, *id) else { continue };
+            let Some(mut instance) = instance(core, *id) else {
+                continue;
+            };
             if let Some(secret) = instance.secret.as_mut().filter(|s| s.next.is_none()) {
                 secret.next = Some(Arc::new(new_token(SECRET_PREFIX, &*core.random)));
             }
@@ -57,12 +62,10 @@ pub(crate) async fn rotate(core: &Arc<Core>, cx: &Context) -> Result<usize> {
 }
 
 /// The secret that a heartbeat's answer carries, if there is a new one.
-pub(crate) async fn hand_out(
-    core: &Arc<Core>,
-    cx: &Context,
-    id: Uuid,
-) -> Result<Option<Rotation>> {
-    let Some((secret, times)) = waiting(core, id) else { return Ok(None) };
+pub(crate) async fn hand_out(core: &Arc<Core>, cx: &Context, id: Uuid) -> Result<Option<Rotation>> {
+    let Some((secret, times)) = waiting(core, id) else {
+        return Ok(None);
+    };
     let until = cx.now() + OVERLAP;
     if times >= HANDED_OUT {
         let mut w = Writer::begin(core, cx).await?;
@@ -80,7 +83,10 @@ pub(crate) async fn hand_out(
             w.commit().await?;
         }
     }
-    Ok(Some(Rotation { secret, previous_until: until }))
+    Ok(Some(Rotation {
+        secret,
+        previous_until: until,
+    }))
 }
 
 fn waiting(core: &Core, id: Uuid) -> Option<(Arc<portico_base::Secret<String>>, u8)> {

@@ -34,7 +34,11 @@ pub(crate) async fn settle(core: &Arc<Core>, cx: &Context, ids: &[Uuid]) -> Resu
         changed += due.len();
         for (service, instance, fate) in due {
             match fate {
-                Fate::Lives { state, reason, warning } => {
+                Fate::Lives {
+                    state,
+                    reason,
+                    warning,
+                } => {
                     move_to(&mut w, &service, &instance, state, reason, warning).await?;
                 }
                 Fate::Ends { reason } => remove(&mut w, core, &service, &instance, reason).await?,

@@ -68,7 +68,11 @@ pub(crate) async fn create(
         .change("name_pattern", None, Some(token.pattern.text().into()))
         .change("scopes", None, Some(token.scopes.clone().into()))
         .change("allow_public", None, Some(token.allow_public.into()))
-        .change("allow_credentials", None, Some(token.allow_credentials.into()));
+        .change(
+            "allow_credentials",
+            None,
+            Some(token.allow_credentials.into()),
+        );
     w.audit(record).await?;
     w.commit().await?;
     Ok((token, text))
@@ -82,7 +86,11 @@ fn checked(cx: &Context, new: &NewToken, home: &Rights) -> Result<(NamePattern, 
     if let Some(NamePattern::Exact(name)) = &pattern
         && portico_base::name::is_reserved(name)
     {
-        faults.push(FieldFault::new("name_pattern", "reserved", "this name is reserved for the platform"));
+        faults.push(FieldFault::new(
+            "name_pattern",
+            "reserved",
+            "this name is reserved for the platform",
+        ));
     }
     for (i, scope) in new.scopes.iter().enumerate() {
         if !SCOPES.contains(&scope.as_str()) {
@@ -91,22 +99,43 @@ fn checked(cx: &Context, new: &NewToken, home: &Rights) -> Result<(NamePattern, 
         }
     }
     if !(1..=100_000).contains(&new.max_instances) {
-        faults.push(FieldFault::new("max_instances", "range", "must be from 1 to 100000"));
+        faults.push(FieldFault::new(
+            "max_instances",
+            "range",
+            "must be from 1 to 100000",
+        ));
     }
     if new.expires_at.is_some_and(|at| at <= cx.now()) {
-        faults.push(FieldFault::new("expires_at", "past", "must be in the future"));
+        faults.push(FieldFault::new(
+            "expires_at",
+            "past",
+            "must be in the future",
+        ));
     }
     if new.note.len() > 256 {
-        faults.push(FieldFault::new("note", "too_long", "must be at most 256 bytes"));
+        faults.push(FieldFault::new(
+            "note",
+            "too_long",
+            "must be at most 256 bytes",
+        ));
     }
-    let tenant = tenant(home, new.tenant.as_deref()).map_err(|fault| faults.push(fault)).ok();
+    let tenant = tenant(home, new.tenant.as_deref())
+        .map_err(|fault| faults.push(fault))
+        .ok();
     // Nobody hands out more than they have themselves.
     if new.allow_credentials && !home.credentials {
-        faults.push(FieldFault::new("allow_credentials", "not_allowed", "you may not do so yourself"));
+        faults.push(FieldFault::new(
+            "allow_credentials",
+            "not_allowed",
+            "you may not do so yourself",
+        ));
     }
     match (pattern, tenant) {
         (Some(pattern), Some(tenant)) if faults.is_empty() => Ok((pattern, tenant)),
-        _ => Err(Error::Invalid { code: "registry.invalid", faults }),
+        _ => Err(Error::Invalid {
+            code: "registry.invalid",
+            faults,
+        }),
     }
 }
 
@@ -114,8 +143,11 @@ fn checked(cx: &Context, new: &NewToken, home: &Rights) -> Result<(NamePattern, 
 pub(crate) fn list(core: &Core, cx: &Context) -> Result<Vec<Arc<Token>>> {
     need(cx, WRITE)?;
     let model = core.model.read();
-    let mut tokens: Vec<Arc<Token>> =
-        model.tokens().filter(|t| manages(cx, t)).map(Arc::clone).collect();
+    let mut tokens: Vec<Arc<Token>> = model
+        .tokens()
+        .filter(|t| manages(cx, t))
+        .map(Arc::clone)
+        .collect();
     tokens.sort_by_key(|t| std::cmp::Reverse((t.created_at, t.id)));
     Ok(tokens)
 }
@@ -131,11 +163,20 @@ pub(crate) async fn delete(core: &Arc<Core>, cx: &Context, id: Uuid) -> Result<(
     let mut w = Writer::begin(core, cx).await?;
     let token = {
         let model = core.model.read();
-        model.token(id).filter(|t| manages(cx, t)).map(Arc::clone).ok_or(Error::UnknownToken)?
+        model
+            .token(id)
+            .filter(|t| manages(cx, t))
+            .map(Arc::clone)
+            .ok_or(Error::UnknownToken)?
     };
     w.drop_token(id).await?;
-    let record = audited("registry.token.deleted", "token", id.to_string(), token.tenant)
-        .change("name", Some(token.pattern.text().into()), None);
+    let record = audited(
+        "registry.token.deleted",
+        "token",
+        id.to_string(),
+        token.tenant,
+    )
+    .change("name", Some(token.pattern.text().into()), None);
     w.audit(record).await?;
     w.commit().await?;
     Ok(())

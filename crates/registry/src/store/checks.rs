@@ -33,10 +33,7 @@ pub(crate) async fn put_node(conn: &impl ConnectionTrait, n: &Node) -> Result<()
 }
 
 /// Removes a node and its checks.
-pub(crate) async fn delete_node(
-    conn: &impl ConnectionTrait,
-    key: &NodeKey,
-) -> Result<(), DbError> {
+pub(crate) async fn delete_node(conn: &impl ConnectionTrait, key: &NodeKey) -> Result<(), DbError> {
     for (table, column) in [(NODES, "name"), (CHECKS, "node")] {
         let mut delete = Query::delete();
         delete
@@ -54,7 +51,9 @@ pub(crate) async fn nodes(
     keys: Option<&[NodeKey]>,
 ) -> Result<Vec<Node>, DbError> {
     let mut select = Query::select();
-    select.columns(["scope", "name", "details", "create_index", "modify_index"]).from(NODES);
+    select
+        .columns(["scope", "name", "details", "create_index", "modify_index"])
+        .from(NODES);
     if let Some(keys) = keys {
         let any = keys.iter().fold(Cond::any(), |any, key| {
             any.add(
@@ -176,7 +175,10 @@ fn check(row: &QueryResult) -> Result<Check, DbError> {
     let node: String = row.try_get("", "node")?;
     let scope: Uuid = row.try_get("", "scope")?;
     Ok(Check {
-        key: CheckKey { node: NodeKey::new(tenant(scope), &node), id: text("check_id")? },
+        key: CheckKey {
+            node: NodeKey::new(tenant(scope), &node),
+            id: text("check_id")?,
+        },
         instance: row.try_get("", "instance_id")?,
         name: text("name")?,
         notes: text("notes")?,

@@ -50,13 +50,19 @@ pub(crate) async fn advance(
 /// The counters as they stand.
 pub(crate) async fn position(conn: &impl ConnectionTrait) -> Result<Position, DbError> {
     let mut select = Query::select();
-    select.columns(["index", "seq"]).from(COUNTER).and_where(Expr::col("id").eq(1));
+    select
+        .columns(["index", "seq"])
+        .from(COUNTER)
+        .and_where(Expr::col("id").eq(1));
     position_of(conn.query_one(&select).await?)
 }
 
 fn position_of(row: Option<QueryResult>) -> Result<Position, DbError> {
     let row = row.ok_or_else(|| DbError::Other("the registry has no counter".to_owned()))?;
-    Ok(Position { index: to_u64(&row, "index")?, seq: to_u64(&row, "seq")? })
+    Ok(Position {
+        index: to_u64(&row, "index")?,
+        seq: to_u64(&row, "seq")?,
+    })
 }
 
 /// Writes events.
@@ -101,7 +107,16 @@ pub(crate) async fn read(
 ) -> Result<Vec<StoredEvent>, DbError> {
     let mut select = Query::select();
     select
-        .columns(["seq", "kind", "tenant_id", "service_id", "instance_id", "subject", "data", "at"])
+        .columns([
+            "seq",
+            "kind",
+            "tenant_id",
+            "service_id",
+            "instance_id",
+            "subject",
+            "data",
+            "at",
+        ])
         .from(EVENTS)
         .and_where(Expr::col("seq").gt(to_i64(since)))
         .order_by("seq", Order::Asc)
@@ -111,7 +126,9 @@ pub(crate) async fn read(
     for row in &rows {
         let kind: String = row.try_get("", "kind")?;
         // A newer release may write kinds that this one does not know: its rows tell it nothing.
-        let Some(kind) = EventKind::parse(&kind) else { continue };
+        let Some(kind) = EventKind::parse(&kind) else {
+            continue;
+        };
         let data: String = row.try_get("", "data")?;
         let event = Event {
             seq: to_u64(row, "seq")?,
@@ -122,7 +139,10 @@ pub(crate) async fn read(
             at: row.try_get("", "at")?,
             data: Bytes::from(data),
         };
-        events.push(StoredEvent { event, subject: row.try_get("", "subject")? });
+        events.push(StoredEvent {
+            event,
+            subject: row.try_get("", "subject")?,
+        });
     }
     Ok(events)
 }
@@ -131,7 +151,9 @@ pub(crate) async fn read(
 pub(crate) async fn oldest(conn: &impl ConnectionTrait) -> Result<Option<u64>, DbError> {
     let mut select = Query::select();
     select.expr_as(Expr::col("seq").min(), "seq").from(EVENTS);
-    let Some(row) = conn.query_one(&select).await? else { return Ok(None) };
+    let Some(row) = conn.query_one(&select).await? else {
+        return Ok(None);
+    };
     let seq: Option<i64> = row.try_get("", "seq")?;
     Ok(seq.and_then(|s| u64::try_from(s).ok()))
 }
@@ -144,7 +166,9 @@ pub(crate) async fn trim(
 ) -> Result<u64, DbError> {
     let mut delete = Query::delete();
     delete.from_table(EVENTS).cond_where(
-        Expr::col("at").lt(before).or(Expr::col("seq").lte(to_i64(upto))),
+        Expr::col("at")
+            .lt(before)
+            .or(Expr::col("seq").lte(to_i64(upto))),
     );
     Ok(conn.execute(&delete).await?.rows_affected())
 }
@@ -155,6 +179,8 @@ pub(crate) struct HistoryRow {
     pub id: Uuid,
     pub instance: Uuid,
     pub at: Timestamp,
+    /// Order of steps at the same moment.
+    pub seq: u64,
     pub from: String,
     pub to: String,
     pub reason: String,
@@ -171,6 +197,7 @@ pub(crate) async fn insert_history(
             "id",
             "instance_id",
             "at",
+            "seq",
             "from_state",
             "to_state",
             "reason",
@@ -180,6 +207,7 @@ pub(crate) async fn insert_history(
                 row.id.into(),
                 row.instance.into(),
                 row.at.into(),
+                to_i64(row.seq).into(),
                 row.from.clone().into(),
                 row.to.clone().into(),
                 row.reason.clone().into(),
@@ -198,11 +226,19 @@ pub(crate) async fn history(
 ) -> Result<Vec<HistoryRow>, DbError> {
     let mut select = Query::select();
     select
-        .columns(["id", "instance_id", "at", "from_state", "to_state", "reason"])
+        .columns([
+            "id",
+            "instance_id",
+            "at",
+            "seq",
+            "from_state",
+            "to_state",
+            "reason",
+        ])
         .from(HISTORY)
         .and_where(Expr::col("instance_id").eq(instance))
         .order_by("at", Order::Desc)
-        .order_by("id", Order::Desc)
+        .order_by("seq", Order::Desc)
         .limit(limit);
     let rows = conn.query_all(&select).await?;
     rows.iter()
@@ -211,6 +247,7 @@ pub(crate) async fn history(
                 id: row.try_get("", "id")?,
                 instance: row.try_get("", "instance_id")?,
                 at: row.try_get("", "at")?,
+                seq: to_u64(row, "seq")?,
                 from: row.try_get("", "from_state")?,
                 to: row.try_get("", "to_state")?,
                 reason: row.try_get("", "reason")?,
@@ -225,15 +262,14 @@ pub(crate) async fn trim_history(
     before: Timestamp,
 ) -> Result<u64, DbError> {
     let mut delete = Query::delete();
-    delete.from_table(HISTORY).and_where(Expr::col("at").lt(before));
+    delete
+        .from_table(HISTORY)
+        .and_where(Expr::col("at").lt(before));
     Ok(conn.execute(&delete).await?.rows_affected())
 }
 
 /// Instances with more than `keep` steps, and the moment of the oldest step to keep.
-pub(crate) async fn crowded(
-    conn: &impl ConnectionTrait,
-    keep: u64,
-) -> Result<Vec<Uuid>, DbError> {
+pub(crate) async fn crowded(conn: &impl ConnectionTrait, keep: u64) -> Result<Vec<Uuid>, DbError> {
     let mut select = Query::select();
     select
         .column("instance_id")
@@ -242,7 +278,9 @@ pub(crate) async fn crowded(
         .and_having(Expr::col("id").count().gt(to_i64(keep)))
         .limit(500);
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok(row.try_get("", "instance_id")?)).collect()
+    rows.iter()
+        .map(|row| Ok(row.try_get("", "instance_id")?))
+        .collect()
 }
 
 /// Removes all but the newest `keep` steps of an instance.
@@ -251,7 +289,9 @@ pub(crate) async fn trim_history_of(
     instance: Uuid,
     keep: u64,
 ) -> Result<u64, DbError> {
-    let Some(oldest) = history(conn, instance, keep).await?.pop() else { return Ok(0) };
+    let Some(oldest) = history(conn, instance, keep).await?.pop() else {
+        return Ok(0);
+    };
     let mut delete = Query::delete();
     delete
         .from_table(HISTORY)

@@ -13,7 +13,9 @@ use portico_db::sea_query::{Expr, ExprTrait as _, Query};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CHUNK, broken, delete_by, from_json, from_opt_json, opt_json, to_i64, to_json, to_u64, upsert};
+use super::{
+    CHUNK, broken, delete_by, from_json, from_opt_json, opt_json, to_i64, to_json, to_u64, upsert,
+};
 use crate::domain::check::CheckSpec;
 use crate::domain::instance::{Definition, Instance, InstanceSecret, Source, parse_state};
 
@@ -68,15 +70,24 @@ pub(crate) struct Sealer {
 impl Sealer {
     fn seal(&self, instance: Uuid, column: &str, secret: &Secret<String>) -> String {
         let row = instance.to_string();
-        let place = Place { table: TABLE, row: &row, column };
-        self.keys.seal(place, secret.expose().as_bytes(), &*self.random)
+        let place = Place {
+            table: TABLE,
+            row: &row,
+            column,
+        };
+        self.keys
+            .seal(place, secret.expose().as_bytes(), &*self.random)
     }
 
     /// A secret that cannot be opened (another master key) is as good as none: the instance gets a new
     /// one when it registers again.
     fn open(&self, instance: Uuid, column: &str, text: &str) -> Option<Arc<Secret<String>>> {
         let row = instance.to_string();
-        let place = Place { table: TABLE, row: &row, column };
+        let place = Place {
+            table: TABLE,
+            row: &row,
+            column,
+        };
         let plain = self.keys.open(place, text).ok()?;
         let text = String::from_utf8(plain.expose().clone()).ok()?;
         Some(Arc::new(Secret::new(text)))
@@ -98,7 +109,9 @@ fn values(sealer: &Sealer, i: &Instance) -> Result<[Expr; 36], DbError> {
     let secret = i.secret.as_ref();
     let current = secret.map(|s| sealer.seal(i.id, "secret", &s.current));
     let hash = secret.map(|s| token_hash(s.current.expose()).to_vec());
-    let next = secret.and_then(|s| s.next.as_ref()).map(|n| sealer.seal(i.id, "next_secret", n));
+    let next = secret
+        .and_then(|s| s.next.as_ref())
+        .map(|n| sealer.seal(i.id, "next_secret", n));
     let previous = secret.and_then(|s| s.previous);
     let protocol: Value = to_json(&d.protocol)?;
     Ok([
@@ -142,10 +155,7 @@ fn values(sealer: &Sealer, i: &Instance) -> Result<[Expr; 36], DbError> {
 }
 
 /// Writes what a change of state changes, and nothing else.
-pub(crate) async fn put_state(
-    conn: &impl ConnectionTrait,
-    i: &Instance,
-) -> Result<(), DbError> {
+pub(crate) async fn put_state(conn: &impl ConnectionTrait, i: &Instance) -> Result<(), DbError> {
     let mut update = Query::update();
     update
         .table(TABLE)
@@ -154,7 +164,10 @@ pub(crate) async fn put_state(
         .value("state_since", i.since)
         .value("warning", i.warning)
         .value("state_order", Expr::value(opt_json(i.order.as_ref())?))
-        .value("weight_override", Expr::value(i.weight_override.map(i32::from)))
+        .value(
+            "weight_override",
+            Expr::value(i.weight_override.map(i32::from)),
+        )
         .value("last_heartbeat", i.last_heartbeat)
         .value("modify_index", to_i64(i.modify_index))
         .value("updated_at", i.updated_at)
@@ -218,7 +231,9 @@ pub(crate) async fn heartbeats(
         .from(TABLE)
         .and_where(Expr::col("last_heartbeat").gt(since));
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|r| Ok((r.try_get("", "id")?, r.try_get("", "last_heartbeat")?))).collect()
+    rows.iter()
+        .map(|r| Ok((r.try_get("", "id")?, r.try_get("", "last_heartbeat")?)))
+        .collect()
 }
 
 /// What a comparison of memory with the rows needs: id, index of the last change, state.
@@ -229,7 +244,13 @@ pub(crate) async fn marks(
     select.columns(["id", "modify_index", "state"]).from(TABLE);
     let rows = conn.query_all(&select).await?;
     rows.iter()
-        .map(|r| Ok((r.try_get("", "id")?, to_u64(r, "modify_index")?, r.try_get("", "state")?)))
+        .map(|r| {
+            Ok((
+                r.try_get("", "id")?,
+                to_u64(r, "modify_index")?,
+                r.try_get("", "state")?,
+            ))
+        })
         .collect()
 }
 
@@ -297,22 +318,22 @@ fn definition(row: &QueryResult) -> Result<Definition, DbError> {
     })
 }
 
-fn secret(
-    row: &QueryResult,
-    sealer: &Sealer,
-    id: Uuid,
-) -> Result<Option<InstanceSecret>, DbError> {
+fn secret(row: &QueryResult, sealer: &Sealer, id: Uuid) -> Result<Option<InstanceSecret>, DbError> {
     let sealed: Option<String> = row.try_get("", "secret")?;
     let next: Option<String> = row.try_get("", "next_secret")?;
     let issued_at: Option<Timestamp> = row.try_get("", "secret_at")?;
     let hash: Option<Vec<u8>> = row.try_get("", "previous_hash")?;
     let until: Option<Timestamp> = row.try_get("", "previous_until")?;
-    let (Some(sealed), Some(issued_at)) = (sealed, issued_at) else { return Ok(None) };
+    let (Some(sealed), Some(issued_at)) = (sealed, issued_at) else {
+        return Ok(None);
+    };
     let Some(current) = sealer.open(id, "secret", &sealed) else {
         tracing::warn!(instance = %id, "the secret of an instance cannot be opened with this master key");
         return Ok(None);
     };
-    let previous = hash.and_then(|h| <[u8; 32]>::try_from(h.as_slice()).ok()).zip(until);
+    let previous = hash
+        .and_then(|h| <[u8; 32]>::try_from(h.as_slice()).ok())
+        .zip(until);
     Ok(Some(InstanceSecret {
         current,
         issued_at,

@@ -54,6 +54,8 @@ pub(crate) struct Usage {
     pub index: u64,
     /// Highest index of a deletion whose tombstone was swept.
     pub floor: u64,
+    /// Index of the last change of the tenant's sessions.
+    pub sessions: u64,
 }
 
 /// One key.
@@ -63,8 +65,15 @@ pub(crate) async fn get(
     key: &str,
 ) -> Result<Option<Entry>, DbError> {
     let mut select = Query::select();
-    select.columns(COLUMNS).from(ENTRIES).cond_where(exactly(tenant, key));
-    conn.query_one(&select).await?.as_ref().map(entry).transpose()
+    select
+        .columns(COLUMNS)
+        .from(ENTRIES)
+        .cond_where(exactly(tenant, key));
+    conn.query_one(&select)
+        .await?
+        .as_ref()
+        .map(entry)
+        .transpose()
 }
 
 /// All keys that begin with a prefix, in their order.
@@ -95,7 +104,9 @@ pub(crate) async fn keys(
         .cond_where(below(tenant, prefix))
         .order_by("key", Order::Asc);
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok((text(row, "key")?, to_u64(row, "modify_index")?))).collect()
+    rows.iter()
+        .map(|row| Ok((text(row, "key")?, to_u64(row, "modify_index")?)))
+        .collect()
 }
 
 /// Keys and bytes below a prefix.
@@ -110,7 +121,9 @@ pub(crate) async fn size(
         .from(ENTRIES)
         .cond_where(below(tenant, prefix));
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok((text(row, "key")?, row.try_get("", "size")?))).collect()
+    rows.iter()
+        .map(|row| Ok((text(row, "key")?, row.try_get("", "size")?)))
+        .collect()
 }
 
 /// Keys that a session holds, in their order.
@@ -125,7 +138,9 @@ pub(crate) async fn held(
         .and_where(Expr::col("session_id").eq(session))
         .order_by("key", Order::Asc);
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok((row.try_get("", "tenant_id")?, entry(row)?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get("", "tenant_id")?, entry(row)?)))
+        .collect()
 }
 
 /// Writes a key.
@@ -147,11 +162,15 @@ pub(crate) async fn put(
         e.locked_until.into(),
     ];
     let mut insert = Query::insert();
-    insert.into_table(ENTRIES).columns(COLUMNS).values_panic(values).on_conflict(
-        portico_db::sea_query::OnConflict::columns(["tenant_id", "key"])
-            .update_columns(COLUMNS.into_iter().skip(2))
-            .to_owned(),
-    );
+    insert
+        .into_table(ENTRIES)
+        .columns(COLUMNS)
+        .values_panic(values)
+        .on_conflict(
+            portico_db::sea_query::OnConflict::columns(["tenant_id", "key"])
+                .update_columns(COLUMNS.into_iter().skip(2))
+                .to_owned(),
+        );
     conn.execute(&insert).await?;
     Ok(())
 }
@@ -188,7 +207,9 @@ pub(crate) async fn delete_below(
     conn.execute(&delete).await?;
     for chunk in gone.chunks(super::CHUNK) {
         let mut insert = Query::insert();
-        insert.into_table(TOMBSTONES).columns(["tenant_id", "key", "index", "at", "locked_until"]);
+        insert
+            .into_table(TOMBSTONES)
+            .columns(["tenant_id", "key", "index", "at", "locked_until"]);
         for (key, _) in chunk {
             insert.values_panic([
                 tenant.into(),
@@ -239,7 +260,10 @@ pub(crate) async fn buried_lock(
     key: &str,
 ) -> Result<Option<Timestamp>, DbError> {
     let mut select = Query::select();
-    select.column("locked_until").from(TOMBSTONES).cond_where(exactly(tenant, key));
+    select
+        .column("locked_until")
+        .from(TOMBSTONES)
+        .cond_where(exactly(tenant, key));
     match conn.query_one(&select).await? {
         Some(row) => Ok(row.try_get("", "locked_until")?),
         None => Ok(None),
@@ -266,8 +290,13 @@ pub(crate) async fn buried_below(
 
 async fn highest(conn: &impl ConnectionTrait, condition: Condition) -> Result<u64, DbError> {
     let mut select = Query::select();
-    select.expr_as(Expr::col("index").max(), "highest").from(TOMBSTONES).cond_where(condition);
-    let Some(row) = conn.query_one(&select).await? else { return Ok(0) };
+    select
+        .expr_as(Expr::col("index").max(), "highest")
+        .from(TOMBSTONES)
+        .cond_where(condition);
+    let Some(row) = conn.query_one(&select).await? else {
+        return Ok(0);
+    };
     let highest: Option<i64> = row.try_get("", "highest")?;
     Ok(highest.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
 }
@@ -276,15 +305,18 @@ async fn highest(conn: &impl ConnectionTrait, condition: Condition) -> Result<u6
 pub(crate) async fn usage(conn: &impl ConnectionTrait, tenant: Uuid) -> Result<Usage, DbError> {
     let mut select = Query::select();
     select
-        .columns(["keys", "bytes", "index", "floor"])
+        .columns(["keys", "bytes", "index", "floor", "sessions"])
         .from(USAGE)
         .and_where(Expr::col("tenant_id").eq(tenant));
-    let Some(row) = conn.query_one(&select).await? else { return Ok(Usage::default()) };
+    let Some(row) = conn.query_one(&select).await? else {
+        return Ok(Usage::default());
+    };
     Ok(Usage {
         keys: row.try_get("", "keys")?,
         bytes: row.try_get("", "bytes")?,
         index: to_u64(&row, "index")?,
         floor: to_u64(&row, "floor")?,
+        sessions: to_u64(&row, "sessions")?,
     })
 }
 
@@ -298,13 +330,14 @@ pub(crate) async fn put_usage(
         conn,
         USAGE,
         &["tenant_id"],
-        ["tenant_id", "keys", "bytes", "index", "floor"],
+        ["tenant_id", "keys", "bytes", "index", "floor", "sessions"],
         [
             tenant.into(),
             usage.keys.into(),
             usage.bytes.into(),
             to_i64(usage.index).into(),
             to_i64(usage.floor).into(),
+            to_i64(usage.sessions).into(),
         ],
     )
     .await
@@ -315,7 +348,9 @@ pub(crate) async fn count(conn: &impl ConnectionTrait) -> Result<i64, DbError> {
     let mut select = Query::select();
     select.columns(["keys"]).from(USAGE);
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok(row.try_get::<i64>("", "keys")?)).sum()
+    rows.iter()
+        .map(|row| Ok(row.try_get::<i64>("", "keys")?))
+        .sum()
 }
 
 /// Tenants with tombstones from before a moment, and the highest index among those of each.
@@ -331,13 +366,17 @@ pub(crate) async fn sweepable(
         .and_where(Expr::col("at").lt(before))
         .group_by_columns(["tenant_id"]);
     let rows = conn.query_all(&select).await?;
-    rows.iter().map(|row| Ok((row.try_get("", "tenant_id")?, to_u64(row, "highest")?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get("", "tenant_id")?, to_u64(row, "highest")?)))
+        .collect()
 }
 
 /// Removes tombstones from before a moment.
 pub(crate) async fn sweep(conn: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbError> {
     let mut delete = Query::delete();
-    delete.from_table(TOMBSTONES).and_where(Expr::col("at").lt(before));
+    delete
+        .from_table(TOMBSTONES)
+        .and_where(Expr::col("at").lt(before));
     Ok(conn.execute(&delete).await?.rows_affected())
 }
 

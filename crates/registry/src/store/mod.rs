@@ -28,11 +28,19 @@ async fn upsert<const N: usize>(
     values: [Expr; N],
 ) -> Result<(), DbError> {
     const KEPT: [&str; 2] = ["created_at", "create_index"];
-    let replaced = columns.into_iter().filter(|c| !key.contains(c) && !KEPT.contains(c));
+    let replaced = columns
+        .into_iter()
+        .filter(|c| !key.contains(c) && !KEPT.contains(c));
     let mut insert = Query::insert();
-    insert.into_table(table).columns(columns).values_panic(values).on_conflict(
-        OnConflict::columns(key.iter().copied()).update_columns(replaced).to_owned(),
-    );
+    insert
+        .into_table(table)
+        .columns(columns)
+        .values_panic(values)
+        .on_conflict(
+            OnConflict::columns(key.iter().copied())
+                .update_columns(replaced)
+                .to_owned(),
+        );
     conn.execute(&insert).await?;
     Ok(())
 }
@@ -45,7 +53,9 @@ async fn delete_by(
     value: impl Into<Expr>,
 ) -> Result<u64, DbError> {
     let mut delete = Query::delete();
-    delete.from_table(table).and_where(Expr::col(column).eq(value.into()));
+    delete
+        .from_table(table)
+        .and_where(Expr::col(column).eq(value.into()));
     Ok(conn.execute(&delete).await?.rows_affected())
 }
 

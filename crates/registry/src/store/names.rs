@@ -62,7 +62,10 @@ pub(crate) async fn use_token(
     at: Timestamp,
 ) -> Result<(), DbError> {
     let mut update = Query::update();
-    update.table(TOKENS).value("used_at", at).and_where(Expr::col("id").eq(id));
+    update
+        .table(TOKENS)
+        .value("used_at", at)
+        .and_where(Expr::col("id").eq(id));
     conn.execute(&update).await?;
     Ok(())
 }
@@ -147,7 +150,9 @@ pub(crate) async fn reservations(
     names: Option<&[String]>,
 ) -> Result<Vec<Reservation>, DbError> {
     let mut select = Query::select();
-    select.columns(["name", "note", "created_by", "created_at"]).from(RESERVATIONS);
+    select
+        .columns(["name", "note", "created_by", "created_at"])
+        .from(RESERVATIONS);
     if let Some(names) = names {
         select.and_where(Expr::col("name").is_in(names.iter().cloned()));
     }

@@ -10,7 +10,9 @@ use portico_db::sea_query::{Expr, ExprTrait as _, Order, Query, SelectStatement}
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CHUNK, delete_by, from_json, from_opt_json, opt_json, scope, to_i64, to_json, to_u64, upsert};
+use super::{
+    CHUNK, delete_by, from_json, from_opt_json, opt_json, scope, to_i64, to_json, to_u64, upsert,
+};
 use crate::domain::endpoint::EndpointView;
 use crate::domain::service::{Contributions, Service, Version, semver_key};
 
@@ -84,7 +86,12 @@ pub(crate) async fn put_version(
         VERSIONS,
         &["service_id", "version"],
         ["service_id", "version", "semver_key", "created_at"],
-        [service.into(), version.into(), semver_key(version).into(), of.created_at.into()],
+        [
+            service.into(),
+            version.into(),
+            semver_key(version).into(),
+            of.created_at.into(),
+        ],
     )
     .await?;
     let mut delete = Query::delete();
@@ -239,7 +246,11 @@ fn service(row: &QueryResult) -> Result<Service, DbError> {
         display_name: text("display_name")?,
         description: text("description")?,
         owner: from_json(row, "owner")?,
-        default_access: if access == "public" { DefaultAccess::Public } else { DefaultAccess::Authenticated },
+        default_access: if access == "public" {
+            DefaultAccess::Public
+        } else {
+            DefaultAccess::Authenticated
+        },
         forward_credentials: row.try_get("", "forward_credentials")?,
         openapi_url: openapi.map(Arc::from),
         settings_schema: from_opt_json::<Value>(row, "settings_schema")?.map(Arc::new),
@@ -260,7 +271,9 @@ type Versions = HashMap<Uuid, BTreeMap<Arc<str>, Version>>;
 async fn versions(conn: &impl ConnectionTrait, ids: Option<&[Uuid]>) -> Result<Versions, DbError> {
     let mut endpoints = endpoints(conn, ids).await?;
     let mut select = Query::select();
-    select.columns(["service_id", "version", "created_at"]).from(VERSIONS);
+    select
+        .columns(["service_id", "version", "created_at"])
+        .from(VERSIONS);
     only(&mut select, "service_id", ids);
     let mut out = Versions::new();
     for row in &conn.query_all(&select).await? {
@@ -268,7 +281,10 @@ async fn versions(conn: &impl ConnectionTrait, ids: Option<&[Uuid]>) -> Result<V
         let version: String = row.try_get("", "version")?;
         let of = Version {
             created_at: row.try_get("", "created_at")?,
-            endpoints: endpoints.remove(&(service, version.clone())).unwrap_or_default().into(),
+            endpoints: endpoints
+                .remove(&(service, version.clone()))
+                .unwrap_or_default()
+                .into(),
         };
         out.entry(service).or_default().insert(version.into(), of);
     }
@@ -340,7 +356,9 @@ async fn disabled(
     only(&mut select, "service_id", ids);
     let mut out: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
     for row in &conn.query_all(&select).await? {
-        out.entry(row.try_get("", "service_id")?).or_default().push(row.try_get("", "tenant_id")?);
+        out.entry(row.try_get("", "service_id")?)
+            .or_default()
+            .push(row.try_get("", "tenant_id")?);
     }
     Ok(out)
 }

@@ -11,7 +11,7 @@ use super::{delete_by, from_json, to_i64, to_json, to_u64, upsert};
 
 const SESSIONS: &str = "consul_sessions";
 const EVENTS: &str = "consul_events";
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "id",
     "tenant_id",
     "name",
@@ -21,6 +21,7 @@ const COLUMNS: [&str; 13] = [
     "lock_delay_ns",
     "behavior",
     "checks",
+    "watched",
     "owner",
     "create_index",
     "modify_index",
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     /// Its keys are deleted with it, not only released.
     pub deletes: bool,
     pub checks: SessionChecks,
+    /// It hangs on more than the agent's own node, so that it ends when checks do.
+    pub watched: bool,
     /// Whoever made it, for the limit of each principal.
     pub owner: String,
     pub create_index: u64,
@@ -84,6 +87,7 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, s: &Session) -> Result<(), 
             s.lock_delay_ns.into(),
             if s.deletes { "delete" } else { "release" }.into(),
             to_json(&s.checks)?.into(),
+            s.watched.into(),
             s.owner.clone().into(),
             to_i64(s.create_index).into(),
             to_i64(s.modify_index).into(),
@@ -100,7 +104,10 @@ pub(crate) async fn renew(
     expires_at: Timestamp,
 ) -> Result<u64, DbError> {
     let mut update = Query::update();
-    update.table(SESSIONS).value("expires_at", expires_at).and_where(Expr::col("id").eq(id));
+    update
+        .table(SESSIONS)
+        .value("expires_at", expires_at)
+        .and_where(Expr::col("id").eq(id));
     Ok(conn.execute(&update).await?.rows_affected())
 }
 
@@ -121,7 +128,11 @@ pub(crate) async fn get(
         .from(SESSIONS)
         .and_where(Expr::col("id").eq(id))
         .and_where(Expr::col("tenant_id").eq(tenant));
-    conn.query_one(&select).await?.as_ref().map(session).transpose()
+    conn.query_one(&select)
+        .await?
+        .as_ref()
+        .map(session)
+        .transpose()
 }
 
 /// Sessions of a tenant, in the order of their ids.
@@ -142,10 +153,14 @@ pub(crate) async fn list(
     conn.query_all(&select).await?.iter().map(session).collect()
 }
 
-/// Sessions of everybody, for the keeper.
-pub(crate) async fn all(conn: &impl ConnectionTrait) -> Result<Vec<Session>, DbError> {
+/// Sessions of everybody that hang on checks.
+pub(crate) async fn watched(conn: &impl ConnectionTrait) -> Result<Vec<Session>, DbError> {
     let mut select = Query::select();
-    select.columns(COLUMNS).from(SESSIONS).order_by("id", Order::Asc);
+    select
+        .columns(COLUMNS)
+        .from(SESSIONS)
+        .and_where(Expr::col("watched").eq(true))
+        .order_by("id", Order::Asc);
     conn.query_all(&select).await?.iter().map(session).collect()
 }
 
@@ -177,7 +192,9 @@ pub(crate) async fn count(
             .and_where(Expr::col("tenant_id").eq(tenant))
             .and_where(Expr::col("owner").eq(owner));
     }
-    let Some(row) = conn.query_one(&select).await? else { return Ok(0) };
+    let Some(row) = conn.query_one(&select).await? else {
+        return Ok(0);
+    };
     Ok(row.try_get("", "n")?)
 }
 
@@ -193,6 +210,7 @@ fn session(row: &QueryResult) -> Result<Session, DbError> {
         lock_delay_ns: row.try_get("", "lock_delay_ns")?,
         deletes: behavior == "delete",
         checks: from_json(row, "checks")?,
+        watched: row.try_get("", "watched")?,
         owner: row.try_get("", "owner")?,
         create_index: to_u64(row, "create_index")?,
         modify_index: to_u64(row, "modify_index")?,
@@ -229,7 +247,15 @@ pub(crate) async fn put_event(conn: &impl ConnectionTrait, e: &UserEvent) -> Res
         conn,
         EVENTS,
         &["id"],
-        ["id", "tenant_id", "ltime", "name", "payload", "filters", "owner"],
+        [
+            "id",
+            "tenant_id",
+            "ltime",
+            "name",
+            "payload",
+            "filters",
+            "owner",
+        ],
         [
             e.id.into(),
             e.tenant.into(),
@@ -250,7 +276,15 @@ pub(crate) async fn events(
 ) -> Result<Vec<UserEvent>, DbError> {
     let mut select = Query::select();
     select
-        .columns(["id", "tenant_id", "ltime", "name", "payload", "filters", "owner"])
+        .columns([
+            "id",
+            "tenant_id",
+            "ltime",
+            "name",
+            "payload",
+            "filters",
+            "owner",
+        ])
         .from(EVENTS)
         .and_where(Expr::col("tenant_id").eq(tenant))
         .order_by("ltime", Order::Asc);
@@ -286,7 +320,9 @@ pub(crate) async fn trim_events(
         .order_by("ltime", Order::Desc)
         .offset(keep)
         .limit(1);
-    let Some(row) = conn.query_one(&oldest).await? else { return Ok(()) };
+    let Some(row) = conn.query_one(&oldest).await? else {
+        return Ok(());
+    };
     let upto: i64 = row.try_get("", "ltime")?;
     let mut delete = Query::delete();
     delete

@@ -97,7 +97,11 @@ impl Second {
             && value.len() >= TAG
         {
             let value = value.split_off(TAG);
-            return if value.is_empty() { Found::Nothing } else { Found::Value(value) };
+            return if value.is_empty() {
+                Found::Nothing
+            } else {
+                Found::Value(value)
+            };
         }
         Found::Miss(Token {
             w: w.unwrap_or_default(),
@@ -141,14 +145,19 @@ impl Second {
         }
     }
 
-    pub(super) async fn catch_up(&self) {
+    /// Repeats the removals that Redis has not heard of, and gives those that it now has: tenant and id,
+    /// which is empty for all of a tenant.
+    pub(super) async fn catch_up(&self) -> Vec<(Uuid, String)> {
         let behind: Vec<Removal> = self.behind.lock().iter().cloned().collect();
+        let mut told = Vec::new();
         for removal in behind {
             if !self.tell(&removal).await {
-                return;
+                break;
             }
             self.behind.lock().remove(&removal);
+            told.push((removal.tenant, removal.id.unwrap_or_default()));
         }
+        told
     }
 
     fn fall_behind(&self, removal: Removal) {
@@ -170,14 +179,29 @@ impl Second {
         if removal.id.is_some() {
             pipe.cmd("UNLINK").arg(key).ignore();
         } else {
-            pipe.cmd("HSET").arg(&guards).arg("t").arg(self.fresh()).ignore();
+            pipe.cmd("HSET")
+                .arg(&guards)
+                .arg("t")
+                .arg(self.fresh())
+                .ignore();
         }
-        pipe.cmd("PEXPIRE").arg(&guards).arg(self.guard_ttl()).ignore();
-        self.link.pipeline::<()>("cache_remove", &pipe).await.is_ok()
+        pipe.cmd("PEXPIRE")
+            .arg(&guards)
+            .arg(self.guard_ttl())
+            .ignore();
+        self.link
+            .pipeline::<()>("cache_remove", &pipe)
+            .await
+            .is_ok()
     }
 
     fn keys(&self, tenant: Uuid, id: &str) -> (String, String) {
-        let CacheKind { service, kind, form, .. } = self.kind;
+        let CacheKind {
+            service,
+            kind,
+            form,
+            ..
+        } = self.kind;
         let stem = format!("{}c:{{{service}:{kind}:{tenant}}}", self.link.prefix);
         (format!("{stem}:g"), format!("{stem}:v{form}:{id}"))
     }

@@ -145,7 +145,10 @@ mod tests {
         for rate in [0.0, -1.0, f64::NAN] {
             assert!(!step(0, Limit::new(rate, 100), 5).0.allowed, "{rate}");
         }
-        assert!(step(0, Limit::new(1e-12, 0), 5).0.allowed, "the first of a burst of one");
+        assert!(
+            step(0, Limit::new(1e-12, 0), 5).0.allowed,
+            "the first of a burst of one"
+        );
         assert_eq!(Limit::new(9.0, 2).part(3), Limit::new(3.0, 1));
         assert_eq!(Limit::new(9.0, 2).part(0), Limit::new(9.0, 2));
     }

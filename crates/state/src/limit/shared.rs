@@ -2,12 +2,13 @@
 //! request waits for it (GW-62).
 //!
 //! Redis keeps the arrival time of a key. A replica leases 5 to 20 % of the burst at a time and gives
-//! them out; a key without a lease may run into a small debt until the answer comes, and the debt is
-//! charged in full, so that the long run is exact. After a refusal nothing passes before a new grant.
+//! them out. While an answer is on its way a key may run into debt: at first within half of the
+//! replica's part of the burst, then of what Redis had left at its last answer. Debt is charged in
+//! full, so that the long run is exact. After a refusal nothing passes before a new grant.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -64,19 +65,22 @@ pub(crate) type Orders = mpsc::Receiver<Order>;
 pub(crate) struct Order {
     key: u64,
     limit: Limit,
+    replicas: u32,
     /// When, by the clock of whoever asked.
     at: u64,
 }
 
 pub(crate) struct Shared {
     link: Arc<Link>,
-    shards: Box<[Mutex<HashMap<u64, Lease>>]>,
+    shards: Box<[Mutex<Leases>]>,
     orders: mpsc::Sender<Order>,
     script: Script,
     granted: Counter,
     refused: Counter,
     failed: Counter,
 }
+
+type Leases = HashMap<u64, Lease, foldhash::fast::RandomState>;
 
 #[derive(Debug, Clone, Copy)]
 struct Lease {
@@ -88,8 +92,8 @@ struct Lease {
     left: u32,
     /// An order is on its way.
     pending: bool,
-    /// The last answer was no: nothing on debt before the next yes.
-    strict: bool,
+    /// Tokens that may be owed until the next answer; 0 after a refusal.
+    credit: i64,
     blocked_until: u64,
     granted_at: u64,
 }
@@ -114,7 +118,7 @@ impl Shared {
         self.link.is_up()
     }
 
-    pub(crate) fn check(&self, key: u64, limit: Limit, now: u64) -> Decision {
+    pub(crate) fn check(&self, key: u64, limit: Limit, replicas: u32, now: u64) -> Decision {
         let Some(interval) = limit.interval_ns() else {
             return Decision::UNLIMITED;
         };
@@ -124,15 +128,22 @@ impl Shared {
         let burst = i64::from(limit.burst.max(1));
         let mut leases = self.shard(key).lock();
         make_room(&mut leases, now);
-        let lease = leases.entry(key).or_insert_with(|| Lease::new(burst));
-        lease.age(now, interval, burst);
+        let lease = leases
+            .entry(key)
+            .or_insert_with(|| Lease::new(burst, replicas));
+        lease.age(now, interval, burst, replicas);
         let decision = lease.take(burst, interval, now);
         let order = lease.wants_more(decision.allowed, now);
         if order {
             lease.pending = true;
         }
         drop(leases);
-        if order && self.orders.try_send(Order { key, limit, at: now }).is_err() {
+        if order
+            && self
+                .orders
+                .try_send(order_of(key, limit, replicas, now))
+                .is_err()
+        {
             self.with(key, |lease| lease.pending = false);
         }
         decision
@@ -148,7 +159,9 @@ impl Shared {
 
     async fn lease(&self, order: Order) {
         let mut ask = (0, 0);
-        self.with(order.key, |lease| ask = (lease.block, (-lease.tokens).max(0)));
+        self.with(order.key, |lease| {
+            ask = (lease.block, (-lease.tokens).max(0))
+        });
         let (block, debt) = ask;
         if block == 0 {
             return;
@@ -168,7 +181,11 @@ impl Shared {
         let now = order.at.saturating_add(passed);
         self.with(order.key, |lease| match answer {
             Ok((grant, left, wait_us)) => {
-                lease.answered(debt, grant, left, Duration::from_micros(wait_us), now);
+                lease.answered(debt, grant, left, order.replicas);
+                if grant == 0 {
+                    lease.blocked_until = now.saturating_add(wait_us.saturating_mul(1_000));
+                }
+                lease.granted_at = now;
             }
             Err(_) => lease.pending = false,
         });
@@ -179,7 +196,7 @@ impl Shared {
         }
     }
 
-    fn shard(&self, key: u64) -> &Mutex<HashMap<u64, Lease>> {
+    fn shard(&self, key: u64) -> &Mutex<Leases> {
         &self.shards[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize]
     }
 
@@ -191,33 +208,32 @@ impl Shared {
 }
 
 impl Lease {
-    fn new(burst: i64) -> Self {
+    fn new(burst: i64, replicas: u32) -> Self {
         Self {
             tokens: 0,
             block: share(burst, 20),
             left: 0,
             pending: false,
-            strict: false,
+            credit: first_credit(burst, replicas),
             blocked_until: 0,
             granted_at: 0,
         }
     }
 
     /// Tokens that lay about for as long as Redis needs to fill up again belong to the past.
-    fn age(&mut self, now: u64, interval: u64, burst: i64) {
+    fn age(&mut self, now: u64, interval: u64, burst: i64, replicas: u32) {
         let refill = interval.saturating_mul(burst.unsigned_abs());
-        if now.saturating_sub(self.granted_at) > refill.max(SECOND_NS) {
+        if now.saturating_sub(self.granted_at.max(self.blocked_until)) > refill.max(SECOND_NS) {
             self.tokens = self.tokens.min(0);
-            self.strict = false;
+            self.credit = first_credit(burst, replicas);
             self.block = share(burst, 20);
+            self.granted_at = now;
         }
     }
 
     fn take(&mut self, burst: i64, interval: u64, now: u64) -> Decision {
-        let on_debt = self.tokens <= 0;
-        let may_owe = !self.strict && -self.tokens < self.block;
-        if on_debt && !may_owe {
-            if self.pending && !self.strict {
+        if self.tokens <= 0 && -self.tokens >= self.credit {
+            if self.pending && self.credit > 0 {
                 // The need outran the lease: larger blocks from now on.
                 self.block = (self.block * 2).min(share(burst, 5));
             }
@@ -245,17 +261,32 @@ impl Lease {
         !self.pending && low && (allowed || now >= self.blocked_until)
     }
 
-    fn answered(&mut self, debt: i64, grant: i64, left: u32, wait: Duration, now: u64) {
+    fn answered(&mut self, debt: i64, grant: i64, left: u32, replicas: u32) {
         self.pending = false;
         self.tokens += debt + grant;
         self.left = left;
-        self.granted_at = now;
-        self.strict = grant == 0 || i64::from(left) < self.block;
-        if grant == 0 {
-            let wait = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-            self.blocked_until = now.saturating_add(wait);
-        }
+        let part = i64::from(left) / i64::from(replicas.max(1)) / 2;
+        self.credit = if grant == 0 || i64::from(left) < self.block {
+            0
+        } else {
+            part.max(self.block)
+        };
     }
+}
+
+fn order_of(key: u64, limit: Limit, replicas: u32, at: u64) -> Order {
+    Order {
+        key,
+        limit,
+        replicas,
+        at,
+    }
+}
+
+/// What a key that is new here may owe: half of this replica's part of the burst, and a handful, so that a
+/// browser's first parallel requests are not refused.
+fn first_credit(burst: i64, replicas: u32) -> i64 {
+    (burst / i64::from(replicas.max(1)) / 2).max(burst.min(8))
 }
 
 fn share(burst: i64, divisor: i64) -> i64 {
@@ -263,7 +294,7 @@ fn share(burst: i64, divisor: i64) -> i64 {
 }
 
 /// Keeps a shard within its part of the bound: first what has been idle, then whatever comes.
-fn make_room(leases: &mut HashMap<u64, Lease>, now: u64) {
+fn make_room(leases: &mut Leases, now: u64) {
     if leases.len() < KEYS / SHARDS {
         return;
     }
@@ -285,26 +316,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debt_is_small_and_then_strict() {
-        let mut lease = Lease::new(100);
-        let passed = (0..50).filter(|_| lease.take(100, 1_000, 5).allowed).count();
-        assert_eq!(passed, 5, "5 % of the burst");
-        lease.answered(5, 0, 0, Duration::from_secs(1), 10);
-        assert!(!lease.take(100, 1_000, 11).allowed, "refused: nothing on debt");
+    fn debt_is_bounded_and_nothing_passes_after_a_refusal() {
+        let mut lease = Lease::new(120, 3);
+        let passed = (0..50)
+            .filter(|_| lease.take(120, 1_000, 5).allowed)
+            .count();
+        assert_eq!(passed, 20, "half of a third of the burst");
+        lease.answered(20, 0, 0, 3);
+        lease.blocked_until = 10 + SECOND_NS;
+        assert!(
+            !lease.take(120, 1_000, 11).allowed,
+            "refused: nothing on debt"
+        );
         assert!(!lease.wants_more(false, 12), "not before the time is over");
         assert!(lease.wants_more(false, 10 + SECOND_NS));
-        lease.answered(0, 5, 50, Duration::ZERO, 10 + SECOND_NS);
-        assert_eq!(lease.take(100, 1_000, 20 + SECOND_NS).remaining, 54);
-        lease.age(20 * SECOND_NS, 1_000, 100);
+        lease.answered(0, 6, 60, 3);
+        assert_eq!(lease.take(120, 1_000, 20 + SECOND_NS).remaining, 65);
+        assert_eq!(lease.credit, 10, "half of a third of what is left");
+        lease.age(20 * SECOND_NS, 1_000, 120, 3);
         assert_eq!(lease.tokens, 0, "old tokens are worth nothing");
     }
 
     #[test]
     fn the_table_is_bounded() {
-        let mut leases = HashMap::new();
+        let mut leases = Leases::default();
         for key in 0..20_000_u64 {
             make_room(&mut leases, key);
-            leases.insert(key, Lease { pending: key % 2 == 0, ..Lease::new(10) });
+            leases.insert(
+                key,
+                Lease {
+                    pending: key % 2 == 0,
+                    ..Lease::new(10, 1)
+                },
+            );
             assert!(leases.len() <= KEYS / SHARDS);
         }
     }

@@ -47,7 +47,11 @@ impl LocalLimiter {
     #[must_use]
     pub fn with_capacity(keys: usize) -> Self {
         let sets = keys.div_ceil(SHARDS * WAYS).max(1);
-        let shard = |_| Shard(Mutex::new(vec![[Slot::default(); WAYS]; sets].into_boxed_slice()));
+        let shard = |_| {
+            Shard(Mutex::new(
+                vec![[Slot::default(); WAYS]; sets].into_boxed_slice(),
+            ))
+        };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
             sets,
@@ -78,7 +82,15 @@ impl LocalLimiter {
 
     #[cfg(test)]
     fn used(&self) -> usize {
-        let used = |shard: &Shard| shard.0.lock().iter().flatten().filter(|s| s.key != 0).count();
+        let used = |shard: &Shard| {
+            shard
+                .0
+                .lock()
+                .iter()
+                .flatten()
+                .filter(|s| s.key != 0)
+                .count()
+        };
         self.shards.iter().map(used).sum()
     }
 }
@@ -117,7 +129,10 @@ mod tests {
         }
         assert!(limiter.used() <= 201_000, "{}", limiter.used());
         assert_eq!(size_of::<Slot>() * limiter.sets * SHARDS * WAYS, 3_203_072);
-        assert!(limiter.check(42, slow, S + 60 * S).remaining < 100, "not washed out");
+        assert!(
+            limiter.check(42, slow, S + 60 * S).remaining < 100,
+            "not washed out"
+        );
     }
 
     #[test]
@@ -128,7 +143,9 @@ mod tests {
                 let limiter = &limiter;
                 scope.spawn(move || {
                     let limit = Limit::new(1.0, 500);
-                    (0..1_000).filter(|_| limiter.check(7, limit, S).allowed).count()
+                    (0..1_000)
+                        .filter(|_| limiter.check(7, limit, S).allowed)
+                        .count()
                 })
             };
             let workers: Vec<_> = (0..4).map(one).collect();

@@ -6,9 +6,7 @@ use redis::aio::{MultiplexedConnection, PubSub};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, RedisResult, TlsCertificates, TlsMode,
-};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, RedisResult, TlsCertificates, TlsMode};
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -16,10 +14,10 @@ use crate::error::StateError;
 use crate::options::RedisOptions;
 
 pub(super) enum Endpoint {
-    One(Client),
+    One(Box<Client>),
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         /// Any node carries messages of the whole cluster.
         nodes: Vec<Client>,
     },
@@ -53,10 +51,14 @@ impl Endpoint {
                 if url.ends_with("#insecure") {
                     return Err(config("certificates of redis cannot be left unchecked"));
                 }
-                Ok(Self::One(client(url, certificates.as_ref())?))
+                Ok(Self::One(Box::new(client(url, certificates.as_ref())?)))
             }
-            "redis-sentinel" | "redis-sentinel+tls" => sentinel(&Parts::parse(url, 26_379)?, certificates),
-            "redis-cluster" | "redis-cluster+tls" => cluster(&Parts::parse(url, 6_379)?, options, certificates),
+            "redis-sentinel" | "redis-sentinel+tls" => {
+                sentinel(&Parts::parse(url, 26_379)?, certificates)
+            }
+            "redis-cluster" | "redis-cluster+tls" => {
+                cluster(&Parts::parse(url, 6_379)?, options, certificates.as_ref())
+            }
             other => Err(config(&format!(
                 "`{other}` is none of redis, rediss, unix, redis-sentinel, redis-cluster"
             ))),
@@ -114,7 +116,11 @@ impl Endpoint {
 
 impl Parts {
     fn parse(text: &str, port: u16) -> Result<Self, StateError> {
-        let wrong = || config("the URL of redis cannot be read: scheme://[user:password@]host[:port],host…/path");
+        let wrong = || {
+            config(
+                "the URL of redis cannot be read: scheme://[user:password@]host[:port],host…/path",
+            )
+        };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = match authority.rsplit_once('@') {
@@ -139,7 +145,11 @@ impl Parts {
             user: user.filter(|u| !u.is_empty()),
             password: password.filter(|p| !p.is_empty()),
             hosts: hosts.filter(|h| !h.is_empty()).ok_or_else(wrong)?,
-            path: path.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+            path: path
+                .split('/')
+                .filter(|p| !p.is_empty())
+                .map(str::to_owned)
+                .collect(),
         })
     }
 
@@ -198,7 +208,7 @@ fn sentinel(parts: &Parts, certificates: Option<TlsCertificates>) -> Result<Endp
 fn cluster(
     parts: &Parts,
     options: &RedisOptions,
-    certificates: Option<TlsCertificates>,
+    certificates: Option<&TlsCertificates>,
 ) -> Result<Endpoint, StateError> {
     let mut builder = ClusterClientBuilder::new(parts.addresses())
         .connection_timeout(options.connect_timeout)
@@ -213,7 +223,7 @@ fn cluster(
     if parts.tls() {
         builder = builder.tls(TlsMode::Secure);
     }
-    if let Some(certificates) = &certificates {
+    if let Some(certificates) = certificates {
         builder = builder.certs(certificates.clone());
     }
     let nodes: Result<Vec<Client>, StateError> = parts
@@ -221,17 +231,21 @@ fn cluster(
         .iter()
         .map(|(host, port)| {
             let scheme = if parts.tls() { "rediss" } else { "redis" };
-            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
             let mut url = Url::parse(&format!("{scheme}://{host}:{port}"))
                 .map_err(|e| config(&e.to_string()))?;
             // Both are refused only by URLs without a host.
             let _ = url.set_username(parts.user.as_deref().unwrap_or_default());
             let _ = url.set_password(parts.password.as_deref());
-            client(url.as_str(), certificates.as_ref())
+            client(url.as_str(), certificates)
         })
         .collect();
     Ok(Endpoint::Cluster {
-        client: builder.build().map_err(|e| config(&e.to_string()))?,
+        client: Box::new(builder.build().map_err(|e| config(&e.to_string()))?),
         nodes: nodes?,
     })
 }
@@ -277,23 +291,47 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        for url in ["redis://127.0.0.1:1/3", "rediss://u:p@host", "unix:///tmp/x.sock", "redis+unix:///tmp/x.sock"] {
+        for url in [
+            "redis://127.0.0.1:1/3",
+            "rediss://u:p@host",
+            "unix:///tmp/x.sock",
+            "redis+unix:///tmp/x.sock",
+        ] {
             assert!(matches!(parse(url), Ok(Endpoint::One(_))), "{url}");
         }
-        for url in ["redis-sentinel://a,b:2/mymaster", "redis-sentinel+tls://u:p%40@[::1]:1/mymaster/2"] {
+        for url in [
+            "redis-sentinel://a,b:2/mymaster",
+            "redis-sentinel+tls://u:p%40@[::1]:1/mymaster/2",
+        ] {
             assert!(matches!(parse(url), Ok(Endpoint::Sentinel(_))), "{url}");
         }
-        for url in ["redis-cluster://a,b:7000", "redis-cluster+tls://:pw@[::1],h"] {
+        for url in [
+            "redis-cluster://a,b:7000",
+            "redis-cluster+tls://:pw@[::1],h",
+        ] {
             assert!(matches!(parse(url), Ok(Endpoint::Cluster { .. })), "{url}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_said_without_the_password() {
-        for url in ["", "http://x", "redis-sentinel://a", "redis-sentinel://a/m/x", "redis-cluster://", "rediss://u:hunter2@h/#insecure", "redis://u:hunter2@h/x"] {
-            let Err(error) = parse(url) else { panic!("{url}") };
+        for url in [
+            "",
+            "http://x",
+            "redis-sentinel://a",
+            "redis-sentinel://a/m/x",
+            "redis-cluster://",
+            "rediss://u:hunter2@h/#insecure",
+            "redis://u:hunter2@h/x",
+        ] {
+            let Err(error) = parse(url) else {
+                panic!("{url}")
+            };
             let text = error.to_string();
-            assert!(text.starts_with("redis.url: ") && !text.contains("hunter2"), "{text}");
+            assert!(
+                text.starts_with("redis.url: ") && !text.contains("hunter2"),
+                "{text}"
+            );
         }
     }
 
@@ -302,7 +340,11 @@ mod tests {
         let parts = Parts::parse("redis-cluster://me:p%40ss@a,[::1]:7001,b:2/x/1", 6379).unwrap();
         assert_eq!(parts.user.as_deref(), Some("me"));
         assert_eq!(parts.password.as_deref(), Some("p@ss"));
-        let hosts = [("a".to_owned(), 6379), ("::1".to_owned(), 7001), ("b".to_owned(), 2)];
+        let hosts = [
+            ("a".to_owned(), 6379),
+            ("::1".to_owned(), 7001),
+            ("b".to_owned(), 2),
+        ];
         assert_eq!(parts.hosts, hosts);
         assert_eq!(parts.path, ["x", "1"]);
     }

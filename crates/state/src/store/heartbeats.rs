@@ -65,7 +65,11 @@ impl Heartbeats {
     /// # Errors
     /// When 100,000 ids are known and this is a new one.
     pub fn touch(&self, id: &str, at_ms: i64, data: Bytes) -> Result<(), StateError> {
-        let data = if data.len() > MAX_DATA { Bytes::new() } else { data };
+        let data = if data.len() > MAX_DATA {
+            Bytes::new()
+        } else {
+            data
+        };
         let mut maps = self.0.maps.lock();
         if !maps.beats.contains_key(id) && maps.beats.len() >= MAX_IDS {
             return Err(StateError::Full("heartbeats"));
@@ -111,14 +115,20 @@ impl Heartbeats {
             }
         }
         let maps = self.0.maps.lock();
-        maps.beats.iter().map(|(id, beat)| (id.clone(), beat.clone())).collect()
+        maps.beats
+            .iter()
+            .map(|(id, beat)| (id.clone(), beat.clone()))
+            .collect()
     }
 
     fn merge(&self, theirs: HashMap<String, Vec<u8>>) {
         let mut maps = self.0.maps.lock();
         for (id, bytes) in theirs {
-            let Some(beat) = decode(bytes) else { continue };
-            let newer = maps.beats.get(&id).is_none_or(|known| known.at_ms < beat.at_ms);
+            let Some(beat) = decode(&bytes) else { continue };
+            let newer = maps
+                .beats
+                .get(&id)
+                .is_none_or(|known| known.at_ms < beat.at_ms);
             let wanted = newer && !maps.forgotten.contains(&id);
             if wanted && (maps.beats.len() < MAX_IDS || maps.beats.contains_key(&id)) {
                 maps.beats.insert(id, beat);
@@ -174,7 +184,7 @@ fn encode(beat: &Beat) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: Vec<u8>) -> Option<Beat> {
+fn decode(bytes: &[u8]) -> Option<Beat> {
     let (at_ms, data) = bytes.split_first_chunk::<8>()?;
     let at_ms = i64::from_le_bytes(*at_ms);
     let data = Bytes::copy_from_slice(data);

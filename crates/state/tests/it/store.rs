@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use portico_state::Beat;
 use portico_state::testing::{Backend, each_backend};
+
+use crate::wait::until;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -15,13 +18,20 @@ async fn values_come_and_go() {
         assert_eq!(store.get("a").await.unwrap(), None);
         let bytes = Bytes::from(vec![0, 255, 10]);
         store.put("a", bytes.clone(), LONG).await.unwrap();
-        assert_eq!(store.get("a").await.unwrap(), Some(bytes), "{}", backend.name());
+        assert_eq!(
+            store.get("a").await.unwrap(),
+            Some(bytes),
+            "{}",
+            backend.name()
+        );
         store.remove("a").await.unwrap();
         assert_eq!(store.get("a").await.unwrap(), None);
-        store.put("short", Bytes::from_static(b"x"), Duration::from_millis(1)).await.unwrap();
-        while store.get("short").await.unwrap().is_some() {
-            tokio::task::yield_now().await;
-        }
+        store
+            .put("short", Bytes::from_static(b"x"), Duration::from_millis(1))
+            .await
+            .unwrap();
+        let gone = async || store.get("short").await.unwrap().is_none();
+        until("the end of a short life", gone).await;
         let huge = Bytes::from(vec![0; 17 << 20]);
         assert!(store.put("huge", huge, LONG).await.is_err());
     })
@@ -35,12 +45,19 @@ async fn a_nonce_is_taken_once() {
         let store = replica.state.store();
         let claims = (0..20).map(|_| store.claim("nonce:1", LONG));
         let outcomes = futures_util::future::join_all(claims).await;
-        let first = outcomes.into_iter().filter(|o| *o.as_ref().unwrap()).count();
+        let first = outcomes
+            .into_iter()
+            .filter(|o| *o.as_ref().unwrap())
+            .count();
         assert_eq!(first, 1, "{}", backend.name());
-        assert!(store.claim("nonce:2", Duration::from_millis(1)).await.unwrap());
-        while !store.claim("nonce:2", LONG).await.unwrap() {
-            tokio::task::yield_now().await;
-        }
+        assert!(
+            store
+                .claim("nonce:2", Duration::from_millis(1))
+                .await
+                .unwrap()
+        );
+        let claimed = async || store.claim("nonce:2", LONG).await.unwrap();
+        until("the end of a claim", claimed).await;
         store.remove("nonce:2").await.unwrap();
         assert!(store.claim("nonce:2", LONG).await.unwrap(), "given back");
     })
@@ -62,13 +79,13 @@ async fn a_new_generation_never_repeats_an_old_one() {
             server.start_again();
             replica.state.connected().await;
             // The restart may be noticed by this very command.
-            let third = loop {
-                if let Ok(third) = store.generation("music").await {
-                    break third;
-                }
-                tokio::task::yield_now().await;
-            };
-            assert!(third != first && third != second, "a flushed Redis brings nothing back");
+            let asked = async || store.generation("music").await.is_ok();
+            until("an answer", asked).await;
+            let third = store.generation("music").await.unwrap();
+            assert!(
+                third != first && third != second,
+                "a flushed Redis brings nothing back"
+            );
         }
     })
     .await;
@@ -79,15 +96,26 @@ async fn heartbeats_are_told_and_gathered() {
     each_backend(|backend| async move {
         let replica = backend.replica().await;
         let beats = replica.state.heartbeats("registry");
-        beats.touch("a", 1_000, Bytes::from_static(b"{\"load\":1}")).unwrap();
+        beats
+            .touch("a", 1_000, Bytes::from_static(b"{\"load\":1}"))
+            .unwrap();
         beats.touch("a", 900, Bytes::new()).unwrap();
-        beats.touch("b", 2_000, Bytes::from(vec![0; 10_000])).unwrap();
-        assert_eq!(beats.known("a").unwrap().at_ms, 1_000, "an older beat is ignored");
+        beats
+            .touch("b", 2_000, Bytes::from(vec![0; 10_000]))
+            .unwrap();
+        assert_eq!(
+            beats.known("a").unwrap().at_ms,
+            1_000,
+            "an older beat is ignored"
+        );
         let mut all = beats.scan().await;
         all.sort_by(|x, y| x.0.cmp(&y.0));
         assert_eq!(all.len(), 2, "{}", backend.name());
         assert_eq!(&all[0].1.data[..], b"{\"load\":1}");
-        assert!(all[1].1.data.is_empty(), "data that is too long is left out");
+        assert!(
+            all[1].1.data.is_empty(),
+            "data that is too long is left out"
+        );
         beats.forget(["a"]);
         assert_eq!(beats.scan().await.len(), 1);
         for i in 0..100_000 {
@@ -100,28 +128,28 @@ async fn heartbeats_are_told_and_gathered() {
 
 #[tokio::test]
 async fn heartbeats_reach_other_replicas_and_survive_an_outage() {
-    let Some(backend) = Backend::redis() else { return };
-    let (one, two) = (backend.replica().await, backend.replica().await);
-    let (a, b) = (one.state.heartbeats("registry"), two.state.heartbeats("registry"));
-    a.touch("x", 1_000, Bytes::from_static(b"one")).unwrap();
-    let beat = |wanted: i64| {
-        let b = b.clone();
-        async move {
-            loop {
-                let found = b.scan().await;
-                if let Some((_, beat)) = found.into_iter().find(|(id, beat)| id == "x" && beat.at_ms == wanted) {
-                    return beat;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
+    let Some(backend) = Backend::redis() else {
+        return;
     };
-    assert_eq!(&beat(1_000).await.data[..], b"one");
+    let (one, two) = (backend.replica().await, backend.replica().await);
+    let (a, b) = (
+        one.state.heartbeats("registry"),
+        two.state.heartbeats("registry"),
+    );
+    a.touch("x", 1_000, Bytes::from_static(b"one")).unwrap();
+    let arrived = async |wanted: Beat| {
+        let is_there = async || b.scan().await.contains(&("x".to_owned(), wanted.clone()));
+        until("a heartbeat", is_there).await;
+    };
+    let beat = |at_ms, data| Beat {
+        at_ms,
+        data: Bytes::from_static(data),
+    };
+    arrived(beat(1_000, b"one")).await;
     let server = backend.server().unwrap();
     server.kill();
     a.touch("x", 2_000, Bytes::from_static(b"two")).unwrap();
     assert_eq!(b.scan().await.len(), 1, "what is known is the answer");
     server.start_again();
-    assert_eq!(&beat(2_000).await.data[..], b"two");
-    a.forget(["x"]);
+    arrived(beat(2_000, b"two")).await;
 }

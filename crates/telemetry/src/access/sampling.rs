@@ -139,12 +139,20 @@ mod tests {
         }
         let next = sampling.decide(AccessMode::Sampled, 1_000_001, false, 1);
         assert_eq!(next, Fate::Line(1));
-        assert_eq!(sampling.decide(AccessMode::Off, 2_000_001, false, 1), Fate::Memory(1));
+        assert_eq!(
+            sampling.decide(AccessMode::Off, 2_000_001, false, 1),
+            Fate::Memory(1)
+        );
     }
 
     #[test]
     fn modes_by_name() {
-        for (name, mode) in [("all", AccessMode::All), ("sampled", AccessMode::Sampled), ("errors", AccessMode::Errors), ("off", AccessMode::Off)] {
+        for (name, mode) in [
+            ("all", AccessMode::All),
+            ("sampled", AccessMode::Sampled),
+            ("errors", AccessMode::Errors),
+            ("off", AccessMode::Off),
+        ] {
             assert_eq!(AccessMode::parse(name), Some(mode));
             assert_eq!(SharedMode::new(mode).get(), mode);
         }

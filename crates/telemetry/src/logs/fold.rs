@@ -49,7 +49,8 @@ impl<T: Clone> Folder<T> {
     pub(super) fn see(&mut self, key: u64, second: i64, sample: impl FnOnce() -> T) -> Verdict {
         if !self.kinds.contains_key(&key) {
             if self.kinds.len() >= KINDS {
-                self.kinds.retain(|_, kind| kind.second == second || kind.folded > 0);
+                self.kinds
+                    .retain(|_, kind| kind.second == second || kind.folded > 0);
             }
             if self.kinds.len() >= KINDS {
                 return Verdict::Write(0);
@@ -100,7 +101,11 @@ mod tests {
     fn eleventh_and_later_lines_of_a_second_are_folded() {
         let mut folder = Folder::default();
         for i in 0..25 {
-            let expected = if i < 10 { Verdict::Write(0) } else { Verdict::Fold };
+            let expected = if i < 10 {
+                Verdict::Write(0)
+            } else {
+                Verdict::Fold
+            };
             assert_eq!(folder.see(1, 100, || "kind 1"), expected);
         }
         assert_eq!(folder.see(2, 100, || "kind 2"), Verdict::Write(0));
@@ -110,7 +115,13 @@ mod tests {
             folder.see(1, 101, || "kind 1");
         }
         let summaries = folder.summaries(103);
-        assert_eq!(summaries, [Summary { kind: "kind 1", folded: 3 }]);
+        assert_eq!(
+            summaries,
+            [Summary {
+                kind: "kind 1",
+                folded: 3
+            }]
+        );
         assert!(folder.kinds.is_empty(), "silent kinds are forgotten");
     }
 

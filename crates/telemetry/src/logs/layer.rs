@@ -61,7 +61,12 @@ impl LogLayer {
     }
 
     /// Lines that were folded before this one; `None` when this one is folded too.
-    fn fold(&self, metadata: &'static Metadata<'static>, event: &Fields, at_us: i64) -> Option<u64> {
+    fn fold(
+        &self,
+        metadata: &'static Metadata<'static>,
+        event: &Fields,
+        at_us: i64,
+    ) -> Option<u64> {
         if *metadata.level() > Level::WARN {
             return Some(0);
         }

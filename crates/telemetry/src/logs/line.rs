@@ -14,7 +14,13 @@ use crate::mask;
 
 /// Names that stand in the head of a line, wherever they came from.
 pub(super) const HEAD: [&str; 7] = [
-    "service", "request_id", "trace_id", "span_id", "tenant_id", "user_id", "code",
+    "service",
+    "request_id",
+    "trace_id",
+    "span_id",
+    "tenant_id",
+    "user_id",
+    "code",
 ];
 
 /// Who writes.
@@ -154,7 +160,11 @@ impl Parts<'_> {
     }
 
     fn write_text(&self, out: &mut Vec<u8>, style: &Style, stamp: &mut Stamp) {
-        let (dim, plain) = if style.colours { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+        let (dim, plain) = if style.colours {
+            ("\x1b[2m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
         let colour = match self.level {
             _ if !style.colours => "",
             Level::ERROR => "\x1b[31m",
@@ -170,7 +180,7 @@ impl Parts<'_> {
         let _ = write!(Text(out), "{dim}{}{plain} {message}", self.service());
         for name in &HEAD[1..] {
             if let Some(value) = self.head(name) {
-                let value = printable(&head_value(name, &value));
+                let value = value_text(&head_value(name, &value));
                 let _ = write!(Text(out), " {dim}{name}={plain}{value}");
             }
         }
@@ -178,7 +188,7 @@ impl Parts<'_> {
         for (name, value) in err.into_iter().chain(self.rest()) {
             let value = match value {
                 _ if is_secret_name(name) => MASKED.to_owned(),
-                FieldValue::Text(text) => printable(&mask::text(text)),
+                FieldValue::Text(text) => value_text(&mask::text(text)),
                 FieldValue::Int(n) => n.to_string(),
                 FieldValue::Uint(n) => n.to_string(),
                 FieldValue::Float(n) => n.to_string(),
@@ -223,7 +233,10 @@ fn head_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     let dotted = || {
         let mut parts = value.split('.');
         let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-')
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-')
         };
         value.contains('.') && parts.all(word)
     };
@@ -249,20 +262,23 @@ fn rename(name: &'static str) -> &'static str {
 
 /// Text without control characters, so that nobody can write lines or colours of his own.
 fn printable(text: &str) -> String {
-    let quote = text.is_empty() || text.contains([' ', '"', '=']);
-    let escaped: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}') {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            }
-        })
-        .collect();
-    if quote && text.contains('"') {
-        format!("'{escaped}'")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}') {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The same as the value of a name: in quotes where it would run together with what follows.
+fn value_text(text: &str) -> String {
+    let text = printable(text);
+    if text.is_empty() || text.contains([' ', '"', '=']) {
+        format!("\"{}\"", text.replace('"', "\\\""))
     } else {
-        escaped
+        text
     }
 }

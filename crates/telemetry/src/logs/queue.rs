@@ -64,10 +64,11 @@ impl Queue {
             dropped: setup.dropped.clone(),
             folder: Mutex::default(),
         });
-        let own = Arc::clone(&queue);
+        // Made here and not in the thread, which may begin late: lines that are lost until then count too.
+        let writer = Writer::new(Arc::clone(&queue), setup);
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || Writer::new(own, setup).run())?;
+            .spawn(move || writer.run())?;
         Ok(queue)
     }
 
@@ -165,7 +166,9 @@ impl Writer {
     fn take(&self) -> (Vec<Vec<u8>>, bool) {
         let mut state = self.queue.state.lock();
         if state.lines.is_empty() && !state.closed {
-            self.queue.work.wait_for(&mut state, TICK.min(self.report_drops));
+            self.queue
+                .work
+                .wait_for(&mut state, TICK.min(self.report_drops));
         }
         let n = state.lines.len().min(BATCH);
         let batch: Vec<Vec<u8>> = state.lines.drain(..n).collect();

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
-use crate::trace::{SpanId, TraceId};
+use crate::trace::{SpanId, TraceId, Tracer};
 
 /// Whose request is being worked on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct LogContext {
     pub user_id: Option<Arc<str>>,
     /// The service that works on it.
     pub service: Option<Arc<str>>,
+    /// Where the spans of this request go; only when its trace is kept.
+    pub tracer: Option<Tracer>,
 }
 
 thread_local! {

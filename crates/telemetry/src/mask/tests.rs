@@ -1,3 +1,4 @@
+#![cfg(test)]
 //! Tables, and ten thousand generated secrets in nested forms.
 
 use super::*;
@@ -19,20 +20,41 @@ fn table() {
         ("id 110105194912310021", "id 110105********0021"),
         ("at 1763726400123 ms", "at 1763726400123 ms"),
         ("password=hunter2 user=bob", "password=«masked» user=bob"),
-        (r#"{"password":"hun\"ter2","n":1}"#, r#"{"password":"«masked»","n":1}"#),
-        (r#"{\"api_token\":\"a,b\",\"n\":1}"#, r#"{\"api_token\":\"«masked»\",\"n\":1}"#),
-        ("Login { password: Some(\"x y\"), otp: 1234 }", "Login { password: «masked», otp: «masked» }"),
+        (
+            r#"{"password":"hun\"ter2","n":1}"#,
+            r#"{"password":"«masked»","n":1}"#,
+        ),
+        (
+            r#"{\"api_token\":\"a,b\",\"n\":1}"#,
+            r#"{\"api_token\":\"«masked»\",\"n\":1}"#,
+        ),
+        (
+            "Login { password: Some(\"x y\"), otp: 1234 }",
+            "Login { password: «masked», otp: «masked» }",
+        ),
         ("secret: [\"a\", \"b]\"], n: 1", "secret: «masked», n: 1"),
         ("authorization: Basic abc def", "authorization: «masked»"),
-        ("GET /x?a=1&token=abc&b=2 HTTP", "GET /x?a=1&token=«masked»&b=2 HTTP"),
-        ("redis://u:p@ss@host:6379/0", "redis://u:«masked»@host:6379/0"),
+        (
+            "GET /x?a=1&token=abc&b=2 HTTP",
+            "GET /x?a=1&token=«masked»&b=2 HTTP",
+        ),
+        (
+            "redis://u:p@ss@host:6379/0",
+            "redis://u:«masked»@host:6379/0",
+        ),
         ("postgres://me@host/db", "postgres://m***@host/db"),
-        ("status code: 404, error code: 23505", "status code: 404, error code: 23505"),
+        (
+            "status code: 404, error code: 23505",
+            "status code: 404, error code: 23505",
+        ),
         ("code: 482913", "code: «masked»"),
         ("Bearer abcdefgh", "Bearer ***"),
         ("key ptk_0123456789abcdef", "key ***"),
         ("2026-11-21T12:00:00.123456Z", "2026-11-21T12:00:00.123456Z"),
-        ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8057"),
+        (
+            "01890a5d-ac96-774b-bcce-b302099a8057",
+            "01890a5d-ac96-774b-bcce-b302099a8057",
+        ),
         ("127.0.0.1:8080 [::1]:9090", "127.0.0.1:8080 [::1]:9090"),
         ("密码 password：x", "密码 password：x"),
         ("password=", "password="),
@@ -42,7 +64,10 @@ fn table() {
         assert_eq!(text(input), expected, "{input}");
     }
     let token = format!("ptr_{long}");
-    assert_eq!(text(&token), format!("{}***{}", &token[..8], &token[token.len() - 8..]));
+    assert_eq!(
+        text(&token),
+        format!("{}***{}", &token[..8], &token[token.len() - 8..])
+    );
     assert_eq!(field("x-api-key", "x"), MASKED);
     assert_eq!(field("route", "13812345678"), "138****5678");
 }
@@ -58,18 +83,48 @@ impl Maker {
     }
 
     fn alnum(&self, n: u64) -> String {
-        self.chars(b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789", n)
+        self.chars(
+            b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789",
+            n,
+        )
     }
 
     /// A secret and whether only its name gives it away.
     fn secret(&self) -> (String, bool) {
         match self.0.below(8) {
-            0 => (format!("1{}{}", self.chars(b"3456789", 1), self.chars(b"0123456789", 9)), false),
-            1 => (format!("{}@{}.com", self.alnum(8).to_lowercase(), self.alnum(5).to_lowercase()), false),
+            0 => (
+                format!(
+                    "1{}{}",
+                    self.chars(b"3456789", 1),
+                    self.chars(b"0123456789", 9)
+                ),
+                false,
+            ),
+            1 => (
+                format!(
+                    "{}@{}.com",
+                    self.alnum(8).to_lowercase(),
+                    self.alnum(5).to_lowercase()
+                ),
+                false,
+            ),
             2 => (format!("ptk_{}", self.alnum(43)), false),
-            3 => (format!("eyJ{}.{}.{}", self.alnum(20), self.alnum(30), self.alnum(43)), false),
+            3 => (
+                format!(
+                    "eyJ{}.{}.{}",
+                    self.alnum(20),
+                    self.alnum(30),
+                    self.alnum(43)
+                ),
+                false,
+            ),
             4 => {
-                let id = format!("{}1990{:02}15{}", self.chars(b"12345", 6), self.0.below(12) + 1, self.chars(b"0123456789", 4));
+                let id = format!(
+                    "{}1990{:02}15{}",
+                    self.chars(b"12345", 6),
+                    self.0.below(12) + 1,
+                    self.chars(b"0123456789", 4)
+                );
                 (id, false)
             }
             5 => (luhn(&format!("4{}", self.chars(b"0123456789", 14))), false),
@@ -80,8 +135,18 @@ impl Maker {
 
     fn name(&self) -> &'static str {
         const NAMES: &[&str] = &[
-            "password", "client_secret", "api_token", "otp", "authorization", "cookie",
-            "x-signature", "ticket", "private_key", "sms_code", "db.password", "Access-Token",
+            "password",
+            "client_secret",
+            "api_token",
+            "otp",
+            "authorization",
+            "cookie",
+            "x-signature",
+            "ticket",
+            "private_key",
+            "sms_code",
+            "db.password",
+            "Access-Token",
         ];
         NAMES[usize::try_from(self.0.below(NAMES.len() as u64)).unwrap()]
     }
@@ -90,7 +155,8 @@ impl Maker {
         let name = self.name();
         match self.0.below(8) {
             0 => serde_json::json!({"a": {"b": [{name: secret, "n": 1}]}}).to_string(),
-            1 => serde_json::json!({"body": serde_json::json!({name: secret}).to_string()}).to_string(),
+            1 => serde_json::json!({"body": serde_json::json!({name: secret}).to_string()})
+                .to_string(),
             2 => {
                 let inner = serde_json::json!({"x": serde_json::json!({name: secret}).to_string()});
                 serde_json::json!({"outer": inner.to_string()}).to_string()
@@ -142,7 +208,11 @@ fn ten_thousand_nested_secrets_do_not_pass() {
         };
         let masked = text(&line);
         assert!(!masked.contains(&secret), "{i}: {line} -> {masked}");
-        assert_eq!(text(&masked), masked, "masking twice changes nothing: {line}");
+        assert_eq!(
+            text(&masked),
+            masked,
+            "masking twice changes nothing: {line}"
+        );
     }
 }
 

@@ -66,6 +66,12 @@ macro_rules! id {
             }
         }
 
+        impl From<$name> for [u8; $len] {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
@@ -203,7 +209,10 @@ mod tests {
     #[test]
     fn examples_of_the_recommendation() {
         let context = TraceContext::parse(GOOD.as_bytes()).unwrap();
-        assert_eq!(context.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(
+            context.trace_id.to_string(),
+            "4bf92f3577b34da6a3ce929d0e0e4736"
+        );
         assert_eq!(context.span_id.to_string(), "00f067aa0ba902b7");
         assert!(context.sampled);
         assert_eq!(context.traceparent(), GOOD.as_bytes());
@@ -229,7 +238,10 @@ mod tests {
     #[test]
     fn two_parents_are_none() {
         let twice = [GOOD.as_bytes(), GOOD.as_bytes()];
-        assert_eq!(TraceContext::extract(twice.into_iter(), std::iter::empty()), None);
+        assert_eq!(
+            TraceContext::extract(twice.into_iter(), std::iter::empty()),
+            None
+        );
         let state = ["a=1".as_bytes(), b"b=2".as_slice()];
         let context = TraceContext::extract(twice.into_iter().take(1), state.into_iter()).unwrap();
         let mut headers = http::HeaderMap::new();

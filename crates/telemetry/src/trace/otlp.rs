@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, InstrumentationScope, KeyValue, any_value,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1 as wire;
 use portico_base::Secret;
@@ -79,7 +77,7 @@ pub struct OtlpExporter {
 
 enum Transport {
     Grpc {
-        endpoint: Endpoint,
+        endpoint: Box<Endpoint>,
         headers: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
         // Made at the first batch, because a channel needs a runtime to live in.
         channel: OnceCell<Channel>,
@@ -236,7 +234,7 @@ fn grpc(options: &OtlpOptions, uri: &http::Uri) -> Result<Transport, OtlpConfigE
         headers.push((key, value));
     }
     Ok(Transport::Grpc {
-        endpoint,
+        endpoint: Box::new(endpoint),
         headers,
         channel: OnceCell::new(),
     })

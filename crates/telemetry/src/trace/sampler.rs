@@ -51,7 +51,11 @@ impl Sampler {
 
     /// Changes the share.
     pub fn set_ratio(&self, ratio: f64) {
-        let ratio = if ratio.is_finite() { ratio.clamp(0.0, 1.0) } else { 0.0 };
+        let ratio = if ratio.is_finite() {
+            ratio.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         self.threshold
             .store((ratio * (1_u64 << 56) as f64) as u64, Relaxed);
     }
@@ -67,7 +71,11 @@ impl Sampler {
             Some(parent) if hints.trusted => parent.sampled,
             _ => self.by_ratio(trace_id),
         };
-        if keep { Decision::Keep } else { Decision::KeepErrors }
+        if keep {
+            Decision::Keep
+        } else {
+            Decision::KeepErrors
+        }
     }
 
     fn by_ratio(&self, trace_id: TraceId) -> bool {
@@ -114,12 +122,31 @@ mod tests {
             trusted,
             forced,
         };
-        assert_eq!(sampler.decide(parent.trace_id, hints(true, false)), Decision::Keep);
-        assert_eq!(sampler.decide(parent.trace_id, hints(false, false)), Decision::KeepErrors);
-        assert_eq!(sampler.decide(parent.trace_id, hints(false, true)), Decision::Keep);
+        assert_eq!(
+            sampler.decide(parent.trace_id, hints(true, false)),
+            Decision::Keep
+        );
+        assert_eq!(
+            sampler.decide(parent.trace_id, hints(false, false)),
+            Decision::KeepErrors
+        );
+        assert_eq!(
+            sampler.decide(parent.trace_id, hints(false, true)),
+            Decision::Keep
+        );
         let sampler = Sampler::new(1.0);
-        let unsampled = TraceContext { sampled: false, ..parent.clone() };
-        let hints = SamplingHints { parent: Some(&unsampled), trusted: true, forced: false };
-        assert_eq!(sampler.decide(unsampled.trace_id, hints), Decision::KeepErrors);
+        let unsampled = TraceContext {
+            sampled: false,
+            ..parent.clone()
+        };
+        let hints = SamplingHints {
+            parent: Some(&unsampled),
+            trusted: true,
+            forced: false,
+        };
+        assert_eq!(
+            sampler.decide(unsampled.trace_id, hints),
+            Decision::KeepErrors
+        );
     }
 }

@@ -169,7 +169,13 @@ mod tests {
     #[test]
     fn attributes_are_bounded() {
         let random = SeededRandom::new(1);
-        let mut span = Span::new(TraceId::random(&random), SpanId::random(&random), "test", "x", 5);
+        let mut span = Span::new(
+            TraceId::random(&random),
+            SpanId::random(&random),
+            "test",
+            "x",
+            5,
+        );
         for i in 0..70_u32 {
             span.set("n", i);
         }

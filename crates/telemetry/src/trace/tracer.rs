@@ -88,7 +88,16 @@ pub struct Tracer(Arc<Inner>);
 struct Inner {
     sampler: Sampler,
     lanes: Vec<Arc<Lane>>,
+    random: Arc<dyn Random>,
 }
+
+impl PartialEq for Tracer {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Tracer {}
 
 struct Lane {
     exporter: Arc<dyn SpanExporter>,
@@ -134,6 +143,7 @@ impl Tracer {
         let tracer = Self(Arc::new(Inner {
             sampler: Sampler::new(options.ratio),
             lanes: exporters.into_iter().map(lane).collect(),
+            random: Arc::clone(&random),
         }));
         let driver = TraceDriver {
             tracer: tracer.clone(),
@@ -149,6 +159,7 @@ impl Tracer {
         Self(Arc::new(Inner {
             sampler: Sampler::new(0.0),
             lanes: Vec::new(),
+            random: Arc::new(portico_base::SystemRandom),
         }))
     }
 
@@ -156,6 +167,10 @@ impl Tracer {
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         !self.0.lanes.is_empty()
+    }
+
+    pub(super) fn random(&self) -> &dyn Random {
+        &*self.0.random
     }
 
     /// Who decides which traces are kept.

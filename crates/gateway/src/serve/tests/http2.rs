@@ -480,3 +480,40 @@ async fn eventually_async(mut ask: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let backend = Backend::new(|mut served| {
+        served.head();
+        served.send(
+            "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno",
+        );
+        while served.some().is_some() {}
+    });
+    let rig = Rig::new(&backend);
+    rig.runtime.block_on(async {
+        for path in ["/early", "/upload"] {
+            let mut client = connect(rig.address).await;
+            let post = Request::post(format!("http://example.com{path}"))
+                .header("content-length", 102_400)
+                .body(())
+                .unwrap();
+            let (answer, mut sender) = client.send_request(post, false).unwrap();
+            sender
+                .send_data(Bytes::from(vec![b'x'; 65_535]), false)
+                .unwrap();
+            let answer = answer.await.unwrap();
+            assert!(
+                matches!(answer.status().as_u16(), 401 | 405),
+                "{}",
+                answer.status()
+            );
+            let mut body = answer.into_body();
+            let mut got = Vec::new();
+            while let Some(data) = body.data().await {
+                got.extend_from_slice(&data.unwrap());
+            }
+            assert!(matches!(got.as_slice(), b"early" | b"no"));
+        }
+    });
+}

@@ -384,3 +384,24 @@ fn a_connection_carries_only_so_many_requests() {
     }
     assert_eq!(client.until_close(), "");
 }
+
+#[test]
+fn a_bug_in_the_handler_is_500_and_the_worker_lives() {
+    let backend = Backend::echo();
+    let rig = Rig::new(&backend);
+    let answer = rig.once("GET /bug HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 500 ")
+            && answer.contains("gateway.panic")
+            && answer.contains("connection: close"),
+        "{answer}"
+    );
+    assert!(
+        !answer.contains("a bug of"),
+        "the reason is in the log alone"
+    );
+    assert_eq!(rig.seen.refused.lock()[0], (500, "panic"));
+    let mut client = rig.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().status(), 200);
+}

@@ -167,6 +167,7 @@ impl Handler for Relay {
         if request.uri().path() == "/limited" {
             request.body_mut().set_limit(10);
         }
+        assert!(request.uri().path() != "/bug", "a bug of the handler");
         if request.uri().path() == "/early" {
             return (status(StatusCode::UNAUTHORIZED, "early"), ());
         }

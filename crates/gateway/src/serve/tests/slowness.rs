@@ -52,6 +52,13 @@ fn dripping_does_not_renew_the_time_of_a_head() {
 }
 
 #[test]
+fn a_preface_that_does_not_come_to_its_end_is_not_waited_for() {
+    let backend = Backend::echo();
+    let rig = rig(&backend, |l| l.header_time = SHORT);
+    assert!(rig.once("PRI * HTTP/2").starts_with("HTTP/1.1 408 "));
+}
+
+#[test]
 fn a_silent_connection_is_closed_without_an_answer() {
     let backend = Backend::echo();
     let rig = rig(&backend, |l| l.header_time = SHORT);

@@ -114,6 +114,27 @@ fn the_certificate_is_chosen_by_name() {
 }
 
 #[test]
+fn certificates_without_configured_names_are_chosen_by_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut certs = [
+        Cert::new(dir.path(), "one", "one.example"),
+        Cert::new(dir.path(), "two", "*.two.example"),
+    ];
+    for cert in &mut certs {
+        cert.files.names.clear();
+    }
+    let store = CertStore::load(certs.iter().map(|c| c.files.clone()).collect()).unwrap();
+    let backend = Backend::echo();
+    let rig = rig(&backend, &store);
+    assert!(connect(rig.address, "one.example", &[certs[0].der()], &[]).is_ok());
+    assert!(connect(rig.address, "a.two.example", &[certs[1].der()], &[]).is_ok());
+    assert!(
+        connect(rig.address, "other.example", &[certs[1].der()], &[]).is_err(),
+        "the first is for all others"
+    );
+}
+
+#[test]
 fn alpn_chooses_the_protocol() {
     let dir = tempfile::tempdir().unwrap();
     let cert = Cert::new(dir.path(), "one", "one.example");

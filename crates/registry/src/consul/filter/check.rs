@@ -15,7 +15,11 @@ pub(super) enum Checked {
     Or(Vec<Self>),
     And(Vec<Self>),
     Not(Box<Self>),
-    Match { path: Vec<String>, op: Op, value: Wanted },
+    Match {
+        path: Vec<String>,
+        op: Op,
+        value: Wanted,
+    },
 }
 
 /// What is compared with.
@@ -34,12 +38,19 @@ pub(super) fn check(expression: Expression, kind: &'static Kind) -> Result<Check
         Expression::Or(parts) => Checked::Or(all(parts, kind)?),
         Expression::And(parts) => Checked::And(all(parts, kind)?),
         Expression::Not(inner) => Checked::Not(Box::new(check(*inner, kind)?)),
-        Expression::Match { selector, op, value } => {
-            let leaf = find(&selector, kind).ok_or_else(|| {
-                format!("Selector {} is not valid", quoted(&selector.join(".")))
-            })?;
+        Expression::Match {
+            selector,
+            op,
+            value,
+        } => {
+            let leaf = find(&selector, kind)
+                .ok_or_else(|| format!("Selector {} is not valid", quoted(&selector.join("."))))?;
             let value = wanted(leaf, op, value, &selector)?;
-            Checked::Match { path: selector, op, value }
+            Checked::Match {
+                path: selector,
+                op,
+                value,
+            }
         }
     })
 }
@@ -67,7 +78,13 @@ fn find(path: &[String], kind: &'static Kind) -> Option<&'static Kind> {
 
 fn wanted(leaf: &Kind, op: Op, value: Option<String>, path: &[String]) -> Result<Wanted, String> {
     let selector = || quoted(&path.join("."));
-    let refuse = || Err(format!("Invalid match operator {} for selector {}", quoted(op.name()), selector()));
+    let refuse = || {
+        Err(format!(
+            "Invalid match operator {} for selector {}",
+            quoted(op.name()),
+            selector()
+        ))
+    };
     let value = value.unwrap_or_default();
     match (leaf, op) {
         (Kind::Text, Op::Equal | Op::NotEqual | Op::In | Op::NotIn)

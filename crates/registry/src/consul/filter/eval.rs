@@ -11,13 +11,19 @@ pub(super) fn holds(expression: &Checked, value: &Value) -> bool {
         Checked::Or(parts) => parts.iter().any(|part| holds(part, value)),
         Checked::And(parts) => parts.iter().all(|part| holds(part, value)),
         Checked::Not(inner) => !holds(inner, value),
-        Checked::Match { path, op, value: wanted } => reach(path, *op, wanted, value),
+        Checked::Match {
+            path,
+            op,
+            value: wanted,
+        } => reach(path, *op, wanted, value),
     }
 }
 
 /// Follows a selector. Through a list any element will do; a missing key fulfils every negative operator.
 fn reach(path: &[String], op: Op, wanted: &Wanted, value: &Value) -> bool {
-    let Some((step, rest)) = path.split_first() else { return compare(op, wanted, value) };
+    let Some((step, rest)) = path.split_first() else {
+        return compare(op, wanted, value);
+    };
     match value {
         Value::Array(items) => items.iter().any(|item| reach(path, op, wanted, item)),
         Value::Object(map) => match map.get(step) {
@@ -51,7 +57,9 @@ fn equals(wanted: &Wanted, value: &Value) -> bool {
 }
 
 fn contains(wanted: &Wanted, value: &Value) -> bool {
-    let Wanted::Text(text) = wanted else { return false };
+    let Wanted::Text(text) = wanted else {
+        return false;
+    };
     match value {
         Value::String(whole) => whole.contains(text.as_str()),
         Value::Array(items) => items.iter().any(|item| item.as_str() == Some(text)),

@@ -8,7 +8,7 @@ mod schema;
 use serde::Serialize;
 
 pub(crate) use schema::Kind;
-pub(crate) use schema::{AGENT_SERVICES, CHECKS, HEALTH, NODES, NODE_SERVICES, SERVICE_NODES};
+pub(crate) use schema::{AGENT_SERVICES, CHECKS, HEALTH, NODE_SERVICES, NODES, SERVICE_NODES};
 
 /// Longest expression in bytes.
 const LONGEST: usize = 8 * 1024;

@@ -32,7 +32,10 @@ impl Op {
 
     /// True for those that say the contrary of another: a missing key fulfils them.
     pub(super) const fn is_negative(self) -> bool {
-        matches!(self, Self::NotEqual | Self::NotIn | Self::IsEmpty | Self::NotMatches)
+        matches!(
+            self,
+            Self::NotEqual | Self::NotIn | Self::IsEmpty | Self::NotMatches
+        )
     }
 }
 
@@ -42,12 +45,22 @@ pub(super) enum Expression {
     Or(Vec<Self>),
     And(Vec<Self>),
     Not(Box<Self>),
-    Match { selector: Vec<String>, op: Op, value: Option<String> },
+    Match {
+        selector: Vec<String>,
+        op: Op,
+        value: Option<String>,
+    },
 }
 
 /// Reads an expression.
 pub(super) fn parse(text: &str) -> Result<Expression, String> {
-    let mut p = Parser { text, at: 0, furthest: 0, expected: Vec::new(), depth: 0 };
+    let mut p = Parser {
+        text,
+        at: 0,
+        furthest: 0,
+        expected: Vec::new(),
+        depth: 0,
+    };
     p.space();
     let read = p.or();
     match read {
@@ -121,19 +134,28 @@ impl<'a> Parser<'a> {
             [one] => (*one).to_owned(),
             [first @ .., last] => format!("{} or {last}", first.join(", ")),
         };
-        format!("{line}:{column} ({}): no match found, expected: {list}", self.furthest)
+        format!(
+            "{line}:{column} ({}): no match found, expected: {list}",
+            self.furthest
+        )
     }
 
     /// Skips white space; true when there was some.
     fn space(&mut self) -> bool {
         let before = self.at;
-        self.at += self.rest().bytes().take_while(|b| b" \t\r\n".contains(b)).count();
+        self.at += self
+            .rest()
+            .bytes()
+            .take_while(|b| b" \t\r\n".contains(b))
+            .count();
         self.at > before
     }
 
     /// Takes a word that white space surrounds.
     fn word(&mut self, word: &str) -> bool {
-        let Some(tail) = self.rest().strip_prefix(word) else { return false };
+        let Some(tail) = self.rest().strip_prefix(word) else {
+            return false;
+        };
         let ends = tail.is_empty() || tail.starts_with([' ', '\t', '\r', '\n', '(', ')', '"', '`']);
         if ends {
             self.at += word.len();
@@ -234,7 +256,9 @@ impl<'a> Parser<'a> {
     }
 
     fn emptiness(&mut self, left: Operand) -> Read<Expression> {
-        let Operand::Selector(selector) = left else { return self.fail(&["\"in\"", "\"not\""]) };
+        let Operand::Selector(selector) = left else {
+            return self.fail(&["\"in\"", "\"not\""]);
+        };
         if !self.space() {
             return self.fail(&["[ \\t\\r\\n]"]);
         }
@@ -243,10 +267,18 @@ impl<'a> Parser<'a> {
             return self.fail(&["[ \\t\\r\\n]"]);
         }
         if !self.word("empty") {
-            return self.fail(if negated { &["\"empty\""] } else { &["\"empty\"", "\"not\""] });
+            return self.fail(if negated {
+                &["\"empty\""]
+            } else {
+                &["\"empty\"", "\"not\""]
+            });
         }
         let op = if negated { Op::IsNotEmpty } else { Op::IsEmpty };
-        Ok(Expression::Match { selector, op, value: None })
+        Ok(Expression::Match {
+            selector,
+            op,
+            value: None,
+        })
     }
 
     fn named(&mut self, left: Operand, negated: bool) -> Read<Expression> {
@@ -262,10 +294,18 @@ impl<'a> Parser<'a> {
             let Operand::Selector(selector) = self.operand()? else {
                 return self.fail(&["selector"]);
             };
-            return Ok(Expression::Match { selector, op: op(Op::In, Op::NotIn), value: Some(value) });
+            return Ok(Expression::Match {
+                selector,
+                op: op(Op::In, Op::NotIn),
+                value: Some(value),
+            });
         }
         let Operand::Selector(selector) = left else {
-            return self.fail(if negated { &["\"in\""] } else { &["\"in\"", "\"not\""] });
+            return self.fail(if negated {
+                &["\"in\""]
+            } else {
+                &["\"in\"", "\"not\""]
+            });
         };
         let found = if self.word("contains") {
             op(Op::In, Op::NotIn)
@@ -287,7 +327,11 @@ impl<'a> Parser<'a> {
             Operand::Value(value) => value,
             Operand::Selector(path) => path.join("."),
         };
-        Ok(Expression::Match { selector, op, value: Some(value) })
+        Ok(Expression::Match {
+            selector,
+            op,
+            value: Some(value),
+        })
     }
 
     fn operand(&mut self) -> Read<Operand> {
@@ -295,7 +339,9 @@ impl<'a> Parser<'a> {
             Some(b'"' | b'`') => Ok(Operand::Value(self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b) if b.is_ascii_alphabetic() => self.selector(),
-            _ => self.fail(&["\"(\"", "\"-\"", "\"0\"", "\"\\\"\"", "\"`\"", "\"not\"", "[1-9]", "[a-zA-Z]"]),
+            _ => self.fail(&[
+                "\"(\"", "\"-\"", "\"0\"", "\"\\\"\"", "\"`\"", "\"not\"", "[1-9]", "[a-zA-Z]",
+            ]),
         }
     }
 
@@ -348,7 +394,9 @@ impl<'a> Parser<'a> {
             return self.fail(&["\"0\"", "[1-9]"]);
         }
         let mut end = sign + whole;
-        let fraction = rest[end..].strip_prefix('.').map_or(0, |f| f.bytes().take_while(u8::is_ascii_digit).count());
+        let fraction = rest[end..]
+            .strip_prefix('.')
+            .map_or(0, |f| f.bytes().take_while(u8::is_ascii_digit).count());
         if fraction > 0 {
             end += 1 + fraction;
         }
@@ -401,7 +449,9 @@ fn unescape(text: &str) -> Option<String> {
         }
         let code = |chars: &mut std::str::Chars<'_>, n: usize| {
             let hex: String = chars.by_ref().take(n).collect();
-            (hex.len() == n).then(|| u32::from_str_radix(&hex, 16).ok()).flatten()
+            (hex.len() == n)
+                .then(|| u32::from_str_radix(&hex, 16).ok())
+                .flatten()
         };
         let made = match chars.next()? {
             'n' => '\n',

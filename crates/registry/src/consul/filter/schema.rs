@@ -104,5 +104,8 @@ const NODE: Kind = Kind::Struct(&[
 ]);
 
 /// `health/service`.
-pub(crate) static HEALTH: Kind =
-    Kind::Struct(&[("Node", NODE), ("Service", SERVICE), ("Checks", Kind::List(&CHECK))]);
+pub(crate) static HEALTH: Kind = Kind::Struct(&[
+    ("Node", NODE),
+    ("Service", SERVICE),
+    ("Checks", Kind::List(&CHECK)),
+]);

@@ -48,8 +48,14 @@ fn the_table_of_expressions() {
         ("ServiceMeta.none==1", ""),
         ("ServiceMeta.none!=1", "f1,f2"),
         ("\"10.0.0.1\" in ServiceAddress", "f1"),
-        ("ServicePort==81 or ServicePort==80 and v1 in ServiceTags", "f1,f2"),
-        ("(ServicePort==81 or ServicePort==80) and v1 in ServiceTags", "f1"),
+        (
+            "ServicePort==81 or ServicePort==80 and v1 in ServiceTags",
+            "f1,f2",
+        ),
+        (
+            "(ServicePort==81 or ServicePort==80) and v1 in ServiceTags",
+            "f1",
+        ),
         ("ServiceTaggedAddresses.lan_ipv4.Port==80", "f1"),
         ("not not ServicePort == 80", "f1"),
         (" ( ServiceID == `f2` ) ", "f2"),
@@ -69,7 +75,9 @@ fn lists_ask_for_any_element() {
     assert!(keeps("Checks.Status==passing"));
     assert!(keeps("Checks.Status==critical"));
     assert!(!keeps("Checks.Status==warning"));
-    assert!(keeps("Checks is not empty and a in Service.Tags and Node.Node != ``"));
+    assert!(keeps(
+        "Checks is not empty and a in Service.Tags and Node.Node != ``"
+    ));
 }
 
 #[test]
@@ -78,23 +86,40 @@ fn errors_say_what_and_where() {
     for (text, want) in [
         ("Nope==1", "Selector \"Nope\" is not valid"),
         ("CreateIndex==1", "Selector \"CreateIndex\" is not valid"),
-        ("ServiceMeta.a.b==1", "Selector \"ServiceMeta.a.b\" is not valid"),
+        (
+            "ServiceMeta.a.b==1",
+            "Selector \"ServiceMeta.a.b\" is not valid",
+        ),
         ("ServicePort > 80", "1:13 (12): no match found, expected: "),
-        ("ServicePort==80 AND ServicePort==81", "1:17 (16): no match found, expected: "),
+        (
+            "ServicePort==80 AND ServicePort==81",
+            "1:17 (16): no match found, expected: ",
+        ),
         ("ServiceID=='x'", "1:12 (11): no match found, expected: "),
         ("", ""),
         (
             "ServicePort==abc",
             "Failed to coerce value \"abc\" for selector \"ServicePort\": strconv.ParseInt: parsing \"abc\": invalid syntax",
         ),
-        ("ServicePort is empty", "Invalid match operator \"Is Empty\" for selector \"ServicePort\""),
-        ("ServiceAddress matches \"(\"", "Failed to compile regular expression: "),
-        ("(ServicePort==80", "1:17 (16): no match found, expected: \")\""),
+        (
+            "ServicePort is empty",
+            "Invalid match operator \"Is Empty\" for selector \"ServicePort\"",
+        ),
+        (
+            "ServiceAddress matches \"(\"",
+            "Failed to compile regular expression: ",
+        ),
+        (
+            "(ServicePort==80",
+            "1:17 (16): no match found, expected: \")\"",
+        ),
     ] {
         match Filter::new(text, &SERVICE_NODES) {
             Ok(_) => assert_eq!(text, ""),
             Err(error) => {
-                let rest = error.strip_prefix(prefix).unwrap_or_else(|| panic!("{error}"));
+                let rest = error
+                    .strip_prefix(prefix)
+                    .unwrap_or_else(|| panic!("{error}"));
                 assert!(rest.starts_with(want), "{text}: {rest}");
             }
         }
@@ -103,10 +128,22 @@ fn errors_say_what_and_where() {
 
 #[test]
 fn nesting_and_length_are_bounded() {
-    let deep = format!("{}ServicePort==1{}", "(".repeat(5_000 / 2), ")".repeat(5_000 / 2));
-    assert!(Filter::new(&deep, &SERVICE_NODES).unwrap_err().contains("nested deeper"));
+    let deep = format!(
+        "{}ServicePort==1{}",
+        "(".repeat(5_000 / 2),
+        ")".repeat(5_000 / 2)
+    );
+    assert!(
+        Filter::new(&deep, &SERVICE_NODES)
+            .unwrap_err()
+            .contains("nested deeper")
+    );
     let nots = "not ".repeat(1_000) + "ServicePort==1";
-    assert!(Filter::new(&nots, &SERVICE_NODES).unwrap_err().contains("nested deeper"));
+    assert!(
+        Filter::new(&nots, &SERVICE_NODES)
+            .unwrap_err()
+            .contains("nested deeper")
+    );
     assert!(Filter::new(&"a".repeat(9_000), &SERVICE_NODES).is_err());
     let wide = vec!["ServicePort==1"; 300].join(" or ");
     assert_eq!(kept(&wide), "");

@@ -18,8 +18,15 @@ pub(super) fn read(r: &mut Reader<'_>, faults: &mut Faults) -> Vec<EndpointView>
         let Some(endpoint) = Reader::new(&path, item, faults).map(|r| one(r, faults)) else {
             continue;
         };
-        if out.iter().any(|e| e.path == endpoint.path && e.method == endpoint.method) {
-            faults.add(path, "duplicate", "the same method and path are declared twice");
+        if out
+            .iter()
+            .any(|e| e.path == endpoint.path && e.method == endpoint.method)
+        {
+            faults.add(
+                path,
+                "duplicate",
+                "the same method and path are declared twice",
+            );
         } else {
             out.push(endpoint);
         }
@@ -32,7 +39,10 @@ fn one(mut r: Reader<'_>, faults: &mut Faults) -> EndpointView {
         version: None,
         method: method(&mut r, faults),
         path: path(&mut r, faults),
-        description: r.text("description", 1024, faults).unwrap_or_default().to_owned(),
+        description: r
+            .text("description", 1024, faults)
+            .unwrap_or_default()
+            .to_owned(),
         is_public: r.flag("is_public", faults),
         required_roles: r.texts("required_roles", 32, 64, faults),
         required_permissions: permissions(&mut r, faults),
@@ -59,7 +69,11 @@ fn method(r: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
         return None;
     }
     if !text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
-        faults.add(r.path("method"), "form", "must be an HTTP method, or `*` for all");
+        faults.add(
+            r.path("method"),
+            "form",
+            "must be an HTTP method, or `*` for all",
+        );
     }
     Some(text)
 }
@@ -77,7 +91,9 @@ fn path(r: &mut Reader<'_>, faults: &mut Faults) -> String {
 }
 
 fn check_path(text: &str) -> Result<(), &'static str> {
-    let Some(rest) = text.strip_prefix('/') else { return Err("must begin with `/`") };
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err("must begin with `/`");
+    };
     let segments: Vec<&str> = rest.split('/').collect();
     let last = segments.len() - 1;
     for (i, segment) in segments.iter().enumerate() {
@@ -86,17 +102,27 @@ fn check_path(text: &str) -> Result<(), &'static str> {
             "" if i != last => return Err("must not contain `//`"),
             "*" if i == last => {}
             s if s.starts_with('{') => {
-                let name = s.strip_prefix('{').and_then(|s| s.strip_suffix('}')).unwrap_or("");
+                let name = s
+                    .strip_prefix('{')
+                    .and_then(|s| s.strip_suffix('}'))
+                    .unwrap_or("");
                 let rest = name.strip_prefix('*').unwrap_or(name);
                 let good = !rest.is_empty()
                     && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
                     && (rest.len() == name.len() || i == last);
                 if !good {
-                    return Err("a parameter must be a whole segment `{name}`, or `{*name}` at the end");
+                    return Err(
+                        "a parameter must be a whole segment `{name}`, or `{*name}` at the end",
+                    );
                 }
             }
-            s if s.bytes().any(|b| !b.is_ascii_graphic() || b"?#\\{}*<>\"`|^".contains(&b)) => {
-                return Err("must be visible ASCII without `?`, `#`, `\\`, and `*` or braces inside a segment");
+            s if s
+                .bytes()
+                .any(|b| !b.is_ascii_graphic() || b"?#\\{}*<>\"`|^".contains(&b)) =>
+            {
+                return Err(
+                    "must be visible ASCII without `?`, `#`, `\\`, and `*` or braces inside a segment",
+                );
             }
             _ => {}
         }
@@ -124,7 +150,9 @@ fn rate_limit(r: &mut Reader<'_>, faults: &mut Faults) -> Option<RateLimit> {
     };
     match limit {
         Some(limit)
-            if limit.per_s > 0.0 && limit.per_s <= 1e6 && limit.burst.is_none_or(|b| (1..=1_000_000).contains(&b)) =>
+            if limit.per_s > 0.0
+                && limit.per_s <= 1e6
+                && limit.burst.is_none_or(|b| (1..=1_000_000).contains(&b)) =>
         {
             Some(limit)
         }
@@ -145,7 +173,11 @@ fn cache(r: &mut Reader<'_>, faults: &mut Faults) -> Option<CacheHint> {
         Value::Number(n) => n
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
-            .map(|ttl_s| CacheHint { ttl_s, per_user: false, stale_while_revalidate_s: 0 }),
+            .map(|ttl_s| CacheHint {
+                ttl_s,
+                per_user: false,
+                stale_while_revalidate_s: 0,
+            }),
         _ => serde_json::from_value(value.clone()).ok(),
     };
     if hint.is_none() {
@@ -164,10 +196,22 @@ mod tests {
 
     #[test]
     fn paths() {
-        for good in ["/", "/a", "/a/", "/a/{id}", "/a/{id}/b", "/a/*", "/a/{*rest}", "/a.b-c~d"] {
+        for good in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/{id}",
+            "/a/{id}/b",
+            "/a/*",
+            "/a/{*rest}",
+            "/a.b-c~d",
+        ] {
             assert!(check_path(good).is_ok(), "{good}");
         }
-        for bad in ["", "a", "//", "/a//b", "/../a", "/a/.", "/{}", "/{a", "/x{a}", "/*/a", "/{*a}/b", "/a?b", "/a b", "/ä"] {
+        for bad in [
+            "", "a", "//", "/a//b", "/../a", "/a/.", "/{}", "/{a", "/x{a}", "/*/a", "/{*a}/b",
+            "/a?b", "/a b", "/ä",
+        ] {
             assert!(check_path(bad).is_err(), "{bad}");
         }
     }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::cell::{Exemplar, HistogramCore};
-use super::family::{Family, Kind};
-use super::registry::{Collected, Entry, Registry, Samples};
+use crate::cell::{Exemplar, HistogramCore};
+use crate::family::{Family, Kind};
+use crate::registry::{Collected, Entry, Registry, Samples};
 
 /// An exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,12 @@ impl Registry {
         }
         let rest: Samples = collected;
         for (_, extra) in rest.by_family {
-            write_entry(&mut out, format, &Entry::Declared(extra.family), Some(extra));
+            write_entry(
+                &mut out,
+                format,
+                &Entry::Declared(extra.family),
+                Some(extra),
+            );
         }
         if format == Format::OpenMetrics {
             out.push_str("# EOF\n");
@@ -220,7 +225,11 @@ fn write_float(out: &mut String, value: f64) {
 
 fn write_exemplar(out: &mut String, exemplar: Option<Exemplar>) {
     if let Some(e) = exemplar {
-        let _ = write!(out, " # {{trace_id=\"{}\"}} ", e.trace_id);
+        out.push_str(" # {trace_id=\"");
+        for byte in e.trace_id {
+            let _ = write!(out, "{byte:02x}");
+        }
+        out.push_str("\"} ");
         write_float(out, e.value);
         let _ = write!(out, " {}.{:03}", e.at_ms / 1000, e.at_ms % 1000);
     }

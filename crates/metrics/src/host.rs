@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sysinfo::{Disks, Networks, System};
+use sysinfo::{Networks, System};
 
-use super::family::{CounterFamily, GaugeFamily};
-use super::registry::{Registry, Samples};
+use crate::family::{CounterFamily, GaugeFamily};
+use crate::registry::{Registry, Samples};
 
 static CPU: GaugeFamily = GaugeFamily::new(
     "portico_host_cpu_ratio",
@@ -60,7 +60,6 @@ pub fn collect_host(registry: &Registry, volumes: Vec<(String, PathBuf)>) {
 /// A source that the machine does not have (a sandbox without `/proc`) leaves its metrics out.
 struct Host {
     system: Option<System>,
-    disks: Option<Disks>,
     networks: Option<Networks>,
     cpu_ratio: f64,
     cpu_read: Instant,
@@ -75,7 +74,6 @@ impl Host {
         }
         Self {
             system,
-            disks: Disks::new_with_refreshed_list().ok(),
             networks: Networks::new_with_refreshed_list().ok(),
             cpu_ratio: 0.0,
             cpu_read: Instant::now(),
@@ -101,15 +99,12 @@ impl Host {
                 samples.gauge(&MEMORY, &[state], bytes as f64);
             }
         }
-        if let Some(disks) = &mut self.disks {
-            disks.refresh(true);
-            for (name, path) in volumes {
-                let Some((total, available)) = space(disks, path) else {
-                    continue;
-                };
-                for (state, bytes) in states(total, available) {
-                    samples.gauge(&DISK, &[name, state], bytes as f64);
-                }
+        for (name, path) in volumes {
+            let Some((total, available)) = space(path) else {
+                continue;
+            };
+            for (state, bytes) in states(total, available) {
+                samples.gauge(&DISK, &[name, state], bytes as f64);
             }
         }
         if let Some(networks) = &mut self.networks {
@@ -145,12 +140,23 @@ fn states(total: u64, available: u64) -> [(&'static str, u64); 3] {
     [("total", total), ("used", used), ("available", available)]
 }
 
-/// Total and available bytes of the volume with the longest mount point above `path`.
-fn space(disks: &Disks, path: &Path) -> Option<(u64, u64)> {
+/// Total and available bytes of the volume that holds `path`. Only this volume is asked: another one
+/// (a dead network share) must not hold up a scrape.
+#[cfg(unix)]
+fn space(path: &Path) -> Option<(u64, u64)> {
+    let volume = nix::sys::statvfs::statvfs(path).ok()?;
+    let unit = volume.fragment_size();
+    Some((volume.blocks() * unit, volume.blocks_available() * unit))
+}
+
+#[cfg(not(unix))]
+fn space(path: &Path) -> Option<(u64, u64)> {
     let path = path.canonicalize().ok()?;
-    disks
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
+    let holds = disks
         .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()))
+        .filter(|disk| path.starts_with(disk.mount_point()));
+    holds
         .max_by_key(|disk| disk.mount_point().as_os_str().len())
         .map(|disk| (disk.total_space(), disk.available_space()))
 }
@@ -179,7 +185,7 @@ fn parse_quota(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Format;
+    use crate::Format;
 
     #[test]
     fn quota_of_a_control_group() {
@@ -200,6 +206,8 @@ mod tests {
         let total = value("portico_host_memory_bytes{state=\"total\"}");
         let used = value("portico_host_memory_bytes{state=\"used\"}");
         assert!(total > 1e6 && used > 0.0 && used <= total);
+        let disk = value("portico_host_disk_bytes{volume=\"data\",state=\"total\"}");
+        assert!(disk > 1e6);
         assert!((0.0..=1.0).contains(&value("portico_host_cpu_ratio")));
     }
 }

@@ -48,7 +48,11 @@ impl Buckets {
         }
         let bits = 64 - ((raw - 1) / unit).leading_zeros() as usize;
         let index = bits.div_ceil(step);
-        if index > self.len() { self.len() } else { index }
+        if index > self.len() {
+            self.len()
+        } else {
+            index
+        }
     }
 
     /// A raw value in the unit that is exposed.

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::family::Buckets;
-use crate::trace::TraceId;
+use crate::family::Buckets;
 
 /// A traced example of one observation, shown by OpenMetrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Exemplar {
     /// The trace in which it happened.
-    pub trace_id: TraceId,
+    pub trace_id: [u8; 16],
     /// The observed value in the exposed unit.
     pub value: f64,
     /// When, as Unix milliseconds.
@@ -27,18 +26,18 @@ pub struct Exemplar {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Padded<T>(T);
+pub(crate) struct Padded<T>(T);
 
 /// Number behind a counter.
 #[derive(Debug, Default)]
-pub(super) struct CounterCore {
+pub(crate) struct CounterCore {
     base: AtomicU64,
     locals: Mutex<Vec<Arc<Padded<AtomicU64>>>>,
     exemplar: Mutex<Option<Exemplar>>,
 }
 
 impl CounterCore {
-    pub(super) fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         // The lock keeps a cell from being merged into the base between the two reads.
         let locals = self.locals.lock();
         let mut sum = self.base.load(Relaxed);
@@ -48,14 +47,14 @@ impl CounterCore {
         sum
     }
 
-    pub(super) fn exemplar(&self) -> Option<Exemplar> {
+    pub(crate) fn exemplar(&self) -> Option<Exemplar> {
         *self.exemplar.lock()
     }
 }
 
 /// A counter that any thread may raise. Cheap to clone; keep it instead of looking it up again.
 #[derive(Debug, Clone, Default)]
-pub struct Counter(pub(super) Arc<CounterCore>);
+pub struct Counter(pub(crate) Arc<CounterCore>);
 
 impl Counter {
     /// Raises by one.
@@ -69,10 +68,10 @@ impl Counter {
     }
 
     /// Raises by one and remembers the trace in which it happened.
-    pub fn inc_traced(&self, trace_id: TraceId, at_ms: i64) {
+    pub fn inc_traced(&self, trace_id: impl Into<[u8; 16]>, at_ms: i64) {
         self.inc();
         *self.0.exemplar.lock() = Some(Exemplar {
-            trace_id,
+            trace_id: trace_id.into(),
             value: 1.0,
             at_ms,
         });
@@ -122,21 +121,19 @@ impl Drop for LocalCounter {
     fn drop(&mut self) {
         let mut locals = self.core.locals.lock();
         locals.retain(|cell| !Arc::ptr_eq(cell, &self.cell));
-        self.core
-            .base
-            .fetch_add(self.cell.0.load(Relaxed), Relaxed);
+        self.core.base.fetch_add(self.cell.0.load(Relaxed), Relaxed);
     }
 }
 
 /// Number behind a gauge.
 #[derive(Debug, Default)]
-pub(super) struct GaugeCore {
+pub(crate) struct GaugeCore {
     bits: AtomicU64,
     locals: Mutex<Vec<Arc<Padded<AtomicI64>>>>,
 }
 
 impl GaugeCore {
-    pub(super) fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         let locals = self.locals.lock();
         let base = f64::from_bits(self.bits.load(Relaxed));
         base + locals.iter().map(|c| c.0.load(Relaxed) as f64).sum::<f64>()
@@ -151,7 +148,7 @@ impl GaugeCore {
 
 /// A gauge that any thread may set.
 #[derive(Debug, Clone, Default)]
-pub struct Gauge(pub(super) Arc<GaugeCore>);
+pub struct Gauge(pub(crate) Arc<GaugeCore>);
 
 impl Gauge {
     /// Sets the shared part; local cells are added to it.
@@ -211,7 +208,7 @@ impl Drop for LocalGauge {
 
 #[derive(Debug)]
 #[repr(align(64))]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
@@ -227,15 +224,15 @@ impl Slots {
 
 /// Numbers behind a histogram.
 #[derive(Debug)]
-pub(super) struct HistogramCore {
-    pub(super) buckets: Buckets,
+pub(crate) struct HistogramCore {
+    pub(crate) buckets: Buckets,
     base: Slots,
     locals: Mutex<Vec<Arc<Slots>>>,
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
 impl HistogramCore {
-    pub(super) fn new(buckets: Buckets) -> Self {
+    pub(crate) fn new(buckets: Buckets) -> Self {
         Self {
             buckets,
             base: Slots::new(buckets),
@@ -244,7 +241,7 @@ impl HistogramCore {
         }
     }
 
-    pub(super) fn snapshot(&self) -> HistogramSnapshot {
+    pub(crate) fn snapshot(&self) -> HistogramSnapshot {
         let locals = self.locals.lock();
         let mut counts = vec![0_u64; self.buckets.len() + 1];
         let mut sum = 0_u64;
@@ -261,11 +258,11 @@ impl HistogramCore {
         }
     }
 
-    pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
+    pub(crate) fn exemplars(&self) -> Vec<Option<Exemplar>> {
         self.exemplars.lock().clone()
     }
 
-    fn remember(&self, raw: u64, trace_id: TraceId, at_ms: i64) {
+    fn remember(&self, raw: u64, trace_id: [u8; 16], at_ms: i64) {
         let mut exemplars = self.exemplars.lock();
         exemplars.resize(self.buckets.len() + 1, None);
         exemplars[self.buckets.index(raw)] = Some(Exemplar {
@@ -312,7 +309,7 @@ impl HistogramSnapshot {
 
 /// A histogram that any thread may observe into.
 #[derive(Debug, Clone)]
-pub struct Histogram(pub(super) Arc<HistogramCore>);
+pub struct Histogram(pub(crate) Arc<HistogramCore>);
 
 impl Histogram {
     /// Observes a duration.
@@ -327,9 +324,9 @@ impl Histogram {
     }
 
     /// Observes a duration and remembers the trace in which it was.
-    pub fn observe_traced(&self, time: Duration, trace_id: TraceId, at_ms: i64) {
+    pub fn observe_traced(&self, time: Duration, trace_id: impl Into<[u8; 16]>, at_ms: i64) {
         self.observe(time);
-        self.0.remember(nanos(time), trace_id, at_ms);
+        self.0.remember(nanos(time), trace_id.into(), at_ms);
     }
 
     /// All observations so far, local cells included.
@@ -374,9 +371,9 @@ impl LocalHistogram {
     }
 
     /// Observes a duration and remembers the trace in which it was (takes a lock: sampled requests only).
-    pub fn observe_traced(&self, time: Duration, trace_id: TraceId, at_ms: i64) {
+    pub fn observe_traced(&self, time: Duration, trace_id: impl Into<[u8; 16]>, at_ms: i64) {
         self.observe(time);
-        self.core.remember(nanos(time), trace_id, at_ms);
+        self.core.remember(nanos(time), trace_id.into(), at_ms);
     }
 }
 

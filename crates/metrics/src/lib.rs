@@ -1,4 +1,6 @@
 //! Metrics: declared families, kept handles, per-worker cells, and the exposition formats of Prometheus and OpenMetrics.
+//!
+//! Everybody else reaches this crate as `portico_telemetry::metrics`.
 
 mod cell;
 mod family;

@@ -1,7 +1,7 @@
 //! Standard `process_*` metrics and `portico_build_info`.
 
-use super::family::{CounterFamily, GaugeFamily};
-use super::registry::{Registry, Samples};
+use crate::family::{CounterFamily, GaugeFamily};
+use crate::registry::{Registry, Samples};
 
 /// Which program this is.
 #[derive(Debug, Clone, Copy)]
@@ -201,13 +201,19 @@ fn page_size() -> u64 {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::metrics::Format;
+    use crate::Format;
 
     #[test]
     fn a_program_name_may_hold_brackets() {
-        let tail = (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let tail = (4..=52)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(" ");
         let stat = Stat::parse(&format!("77 (a) b (c)) S {tail}")).unwrap();
-        assert_eq!((stat.cpu_ticks, stat.threads, stat.start_ticks), (29, 20, 22));
+        assert_eq!(
+            (stat.cpu_ticks, stat.threads, stat.start_ticks),
+            (29, 20, 22)
+        );
         assert_eq!((stat.virtual_bytes, stat.resident_pages), (23, 24));
         assert_eq!(Stat::parse("77 (x"), None);
     }
@@ -222,9 +228,22 @@ mod tests {
         };
         collect_process(&registry, build);
         let text = registry.render(Format::Prometheus);
-        assert!(text.contains("portico_build_info{version=\"1.2.3\",commit=\"abc\",rustc=\"1.95.0\"} 1\n"));
-        for name in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds", "process_threads", "process_start_time_seconds"] {
-            let line = text.lines().find(|l| l.starts_with(&format!("{name} "))).unwrap();
+        assert!(
+            text.contains(
+                "portico_build_info{version=\"1.2.3\",commit=\"abc\",rustc=\"1.95.0\"} 1\n"
+            )
+        );
+        for name in [
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_threads",
+            "process_start_time_seconds",
+        ] {
+            let line = text
+                .lines()
+                .find(|l| l.starts_with(&format!("{name} ")))
+                .unwrap();
             let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
             assert!(value >= 1.0, "{line}");
         }

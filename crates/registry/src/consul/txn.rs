@@ -1,0 +1,421 @@
+//! `/v1/txn`: up to 64 operations that happen together or not at all (C§10).
+
+use base64::Engine as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::access::{KV_READ, KV_WRITE, READ, need};
+use super::decode::{self, Fields};
+use super::duration::quoted;
+use super::kv::{LONGEST_KEY, conclude, is_own, most};
+use super::kv_store::{Fail, Store, Verb};
+use super::reply::{Answer, Refused, denied, refuse};
+use super::request::Request;
+use super::state::ConsulState;
+use super::views::{node_service, service_id};
+use super::wire::KvPair;
+use crate::store::kv as rows;
+
+/// Operations of one transaction.
+const MOST: usize = 64;
+/// Longest body in bytes.
+const BODY: usize = 512 * 1024;
+
+/// One operation.
+enum Op {
+    Kv(KvOp),
+    /// Reads the catalogue: kind and the names that are looked for.
+    Read(Kind, [String; 2]),
+    Unsupported(String),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Node,
+    Service,
+    Check,
+}
+
+struct KvOp {
+    verb: String,
+    key: String,
+    value: Vec<u8>,
+    flags: u64,
+    index: u64,
+    session: String,
+}
+
+impl Op {
+    fn read(value: &Value) -> Result<Self, decode::Fault> {
+        let mut f = Fields::new(value)?;
+        if let Some(kv) = f.value("KV") {
+            return KvOp::read(kv).map(Self::Kv);
+        }
+        let read = |f: &mut Fields<'_>, name: &str, kind| -> Result<Option<Self>, decode::Fault> {
+            let Some(of) = f.value(name) else {
+                return Ok(None);
+            };
+            let mut inner = Fields::new(of)?;
+            let verb = inner.text("Verb")?;
+            if verb != "get" {
+                return Ok(Some(Self::Unsupported(format!(
+                    "unsupported {name} verb {} in a transaction",
+                    quoted(&verb)
+                ))));
+            }
+            let names = match (kind, inner.value(name)) {
+                (Kind::Node, Some(node)) => [Fields::new(node)?.text("Node")?, String::new()],
+                (Kind::Service, Some(service)) => {
+                    [inner.text("Node")?, Fields::new(service)?.text("ID")?]
+                }
+                (Kind::Check, Some(check)) => {
+                    let mut check = Fields::new(check)?;
+                    [check.text("Node")?, check.text("CheckID")?]
+                }
+                (_, None) => [String::new(), String::new()],
+            };
+            Ok(Some(Self::Read(kind, names)))
+        };
+        for (name, kind) in [
+            ("Node", Kind::Node),
+            ("Service", Kind::Service),
+            ("Check", Kind::Check),
+        ] {
+            if let Some(op) = read(&mut f, name, kind)? {
+                return Ok(op);
+            }
+        }
+        Ok(Self::Unsupported(
+            "Transaction contains an empty operation".to_owned(),
+        ))
+    }
+
+    fn writes(&self) -> bool {
+        matches!(self, Self::Kv(op) if !matches!(op.verb.as_str(),
+            "get" | "get-tree" | "check-index" | "check-session" | "check-not-exists"))
+    }
+}
+
+impl KvOp {
+    fn read(value: &Value) -> Result<Self, decode::Fault> {
+        let mut f = Fields::new(value)?;
+        let text = f.text("Value")?;
+        let value = base64::engine::general_purpose::STANDARD
+            .decode(text.as_bytes())
+            .map_err(|error| format!("illegal base64 data: {error}"))?;
+        let number = |f: &mut Fields<'_>, name: &str| match f.value(name) {
+            None => Ok(0),
+            Some(v) => v.as_u64().ok_or_else(|| {
+                format!("json: cannot unmarshal into Go struct field .{name} of type uint64")
+            }),
+        };
+        Ok(Self {
+            verb: f.text("Verb")?,
+            key: f.text("Key")?,
+            value,
+            flags: number(&mut f, "Flags")?,
+            index: number(&mut f, "Index")?,
+            session: f.text("Session")?,
+        })
+    }
+}
+
+/// A failure of one operation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failure {
+    op_index: usize,
+    what: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Outcome {
+    results: Option<Vec<Value>>,
+    errors: Option<Vec<Failure>>,
+}
+
+/// The same of reads only.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReadOutcome {
+    results: Option<Vec<Value>>,
+    errors: Option<Vec<Failure>>,
+    index: u64,
+    last_contact: u64,
+    known_leader: bool,
+    consistency_level: &'static str,
+}
+
+/// PUT.
+pub(super) async fn put(state: &ConsulState, r: &mut Request) -> Answer {
+    r.datacenter(&state.options.datacenter)?;
+    let Some(body) = r.body(BODY).await? else {
+        return refuse(
+            413,
+            format!(
+                "Request body too large, max size: {BODY} bytes. See https://www.consul.io/docs/agent/options.html#txn_max_req_len."
+            ),
+        );
+    };
+    let ops = read(state, &body)?;
+    let writes = ops.iter().any(Op::writes);
+    allowed(r, &ops, writes)?;
+    let (results, failures) = match run(state, r, &ops).await {
+        Ok(done) => done,
+        Err(fail) => return Err(fail.into()),
+    };
+    let status = if failures.is_empty() { 200 } else { 409 };
+    let (results, errors) = if failures.is_empty() {
+        (Some(results), None)
+    } else {
+        (None, Some(failures))
+    };
+    if writes || ops.is_empty() {
+        return Ok(r.json(&Outcome { results, errors }).status(status));
+    }
+    let outcome = ReadOutcome {
+        results,
+        errors,
+        index: 0,
+        last_contact: 0,
+        known_leader: true,
+        consistency_level: "",
+    };
+    let reply = r.json(&outcome).status(status);
+    Ok(reply
+        .named("x-consul-knownleader", "true")
+        .named("x-consul-lastcontact", "0"))
+}
+
+fn read(state: &ConsulState, body: &[u8]) -> Result<Vec<Op>, Refused> {
+    let failed = |why: decode::Fault| refuse(400, format!("Failed to parse body: {why}"));
+    let value = match decode::parse(body) {
+        Ok(value) => value,
+        Err(why) => return failed(why),
+    };
+    let items = match &value {
+        Value::Array(items) => items.as_slice(),
+        Value::Null => &[],
+        _ => {
+            return failed(
+                "json: cannot unmarshal object into Go value of type api.TxnOps".to_owned(),
+            );
+        }
+    };
+    if items.len() > MOST {
+        return refuse(
+            413,
+            format!(
+                "Transaction contains too many operations ({} > {MOST})",
+                items.len()
+            ),
+        );
+    }
+    let mut ops = Vec::with_capacity(items.len());
+    for item in items {
+        match Op::read(item) {
+            Ok(op) => ops.push(op),
+            Err(why) => return failed(why),
+        }
+    }
+    let most = most(state);
+    for op in &ops {
+        if let Op::Kv(kv) = op {
+            if kv.value.len() > most {
+                let text = format!(
+                    "Value for key {} is too large ({} > {most} bytes)",
+                    quoted(&kv.key),
+                    kv.value.len()
+                );
+                return refuse(413, text);
+            }
+            if kv.key.len() > LONGEST_KEY {
+                return refuse(400, format!("Key name is longer than {LONGEST_KEY} bytes"));
+            }
+        }
+    }
+    Ok(ops)
+}
+
+fn allowed(r: &Request, ops: &[Op], writes: bool) -> Result<(), Refused> {
+    if writes {
+        need(r, &KV_WRITE)?;
+    }
+    for op in ops {
+        match op {
+            Op::Kv(kv) if is_own(&kv.key) => return denied(),
+            Op::Kv(_) => need(r, &KV_READ)?,
+            Op::Read(..) | Op::Unsupported(_) => need(r, &READ)?,
+        }
+    }
+    Ok(())
+}
+
+async fn run(
+    state: &ConsulState,
+    r: &Request,
+    ops: &[Op],
+) -> Result<(Vec<Value>, Vec<Failure>), Fail> {
+    let tx = state.core.db.begin_durable().await?;
+    tx.set_trace(r.cx.caller.trace_id.as_deref());
+    let mut store = Store::begin(&state.core, &tx, r.cx.tenant(), None).await?;
+    let (mut results, mut failures) = (Vec::new(), Vec::new());
+    for (op_index, op) in ops.iter().enumerate() {
+        let done = match op {
+            Op::Kv(kv) => key(&mut store, kv).await?,
+            Op::Read(kind, names) => look(state, r, *kind, names).map(|found| vec![found]),
+            Op::Unsupported(why) => Err(why.clone()),
+        };
+        match done {
+            Ok(found) => results.extend(found),
+            Err(what) => failures.push(Failure { op_index, what }),
+        }
+    }
+    if !failures.is_empty() {
+        drop(store);
+        tx.rollback().await?;
+        return Ok((Vec::new(), failures));
+    }
+    let changed = store.finish(state).await?;
+    conclude(tx, changed).await?;
+    Ok((results, failures))
+}
+
+fn item(pair: &KvPair) -> Value {
+    json!({ "KV": pair })
+}
+
+/// One operation on a key: its results, or the sentence of its failure.
+async fn key(store: &mut Store<'_>, op: &KvOp) -> Result<Result<Vec<Value>, String>, Fail> {
+    let name = quoted(&op.key);
+    let session = Uuid::parse_str(&op.session).ok();
+    let verb = match op.verb.as_str() {
+        "set" => Verb::Set,
+        "cas" => Verb::Cas(op.index),
+        "lock" => Verb::Lock(session),
+        "unlock" => Verb::Unlock(session),
+        _ => return other(store, op, &name).await,
+    };
+    if op.key.is_empty() {
+        return Ok(Err("Missing key name".to_owned()));
+    }
+    if op.verb == "lock" {
+        let known = store.get(&op.key).await?;
+        if store.is_delayed(&op.key, known.as_ref()).await? {
+            return Ok(Err(format!("failed to lock key {name} due to lock delay")));
+        }
+    }
+    match store.write(&op.key, op.value.clone(), op.flags, verb).await {
+        Ok(Some(entry)) => Ok(Ok(vec![item(&KvPair::without_value(&entry))])),
+        Ok(None) => Ok(Err(match op.verb.as_str() {
+            "lock" => format!("failed to lock key {name}, lock is already held"),
+            "unlock" => {
+                format!(
+                    "failed to unlock key {name}, lock isn't held, or is held by another session"
+                )
+            }
+            _ => format!("failed to set key {name}, index is stale"),
+        })),
+        Err(Fail::NoSession) => Ok(Err(format!("invalid session {}", quoted(&op.session)))),
+        Err(Fail::Full(why)) => Ok(Err(why)),
+        Err(fail) => Err(fail),
+    }
+}
+
+/// Verbs that read, check or delete.
+async fn other(
+    store: &mut Store<'_>,
+    op: &KvOp,
+    name: &str,
+) -> Result<Result<Vec<Value>, String>, Fail> {
+    Ok(match op.verb.as_str() {
+        "get" => match store.get(&op.key).await? {
+            Some(entry) => Ok(vec![item(&KvPair::of(&entry))]),
+            None => Err(format!("key {name} doesn't exist")),
+        },
+        "get-tree" => {
+            let found = rows::list(store.tx, store.tenant, &op.key).await?;
+            Ok(found.iter().map(|entry| item(&KvPair::of(entry))).collect())
+        }
+        "check-index" => match store.get(&op.key).await? {
+            None => Err(format!("failed to check index, key {name} doesn't exist")),
+            Some(entry) if entry.modify_index != op.index => Err(format!(
+                "failed index check for key {name}, current modify index {} != {}",
+                entry.modify_index, op.index
+            )),
+            Some(entry) => Ok(vec![item(&KvPair::without_value(&entry))]),
+        },
+        "check-session" => match store.get(&op.key).await? {
+            None => Err(format!("failed to check session, key {name} doesn't exist")),
+            Some(entry) => {
+                let holder = entry.session.map(|s| s.to_string()).unwrap_or_default();
+                if holder == op.session {
+                    Ok(vec![item(&KvPair::without_value(&entry))])
+                } else {
+                    Err(format!(
+                        "failed session check for key {name}, current session {} != {}",
+                        quoted(&holder),
+                        quoted(&op.session)
+                    ))
+                }
+            }
+        },
+        "check-not-exists" => match store.get(&op.key).await? {
+            Some(_) => Err(format!("key {name} exists")),
+            None => Ok(Vec::new()),
+        },
+        "delete" => store.delete(&op.key, None).await.map(|_| Ok(Vec::new()))?,
+        "delete-tree" => store.delete_tree(&op.key).await.map(|()| Ok(Vec::new()))?,
+        "delete-cas" => {
+            if store.delete(&op.key, Some(op.index)).await? {
+                Ok(Vec::new())
+            } else {
+                Err(format!("failed to delete key {name}, index is stale"))
+            }
+        }
+        verb => Err(format!("unknown KV verb {}", quoted(verb))),
+    })
+}
+
+/// Reads the catalogue inside a transaction.
+fn look(
+    state: &ConsulState,
+    r: &Request,
+    kind: Kind,
+    names: &[String; 2],
+) -> Result<Value, String> {
+    let model = state.core.model.read();
+    let view = state.view(&model, r.cx.tenant());
+    let [node, id] = names;
+    match kind {
+        Kind::Node => view
+            .node(node)
+            .map(|n| json!({ "Node": n }))
+            .ok_or_else(|| format!("node {} doesn't exist", quoted(node))),
+        Kind::Service => view
+            .on_node(node)
+            .find(|s| service_id(&s.entry.instance) == *id)
+            .map(|s| json!({"Service": node_service(s)}))
+            .ok_or_else(|| {
+                format!(
+                    "service {} on node {} doesn't exist",
+                    quoted(id),
+                    quoted(node)
+                )
+            }),
+        Kind::Check => view
+            .checks_on(node)
+            .into_iter()
+            .find(|c| *c.check_id == **id)
+            .map(|c| json!({ "Check": c }))
+            .ok_or_else(|| {
+                format!(
+                    "check {} on node {} doesn't exist",
+                    quoted(id),
+                    quoted(node)
+                )
+            }),
+    }
+}
