@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --package portico
+cargo build --package portico --package portico-example-notes
 cargo test --workspace --all-targets --no-fail-fast
 sdk/test.sh
+sdk/test.sh gateway
 scripts/test-consul-suite.sh

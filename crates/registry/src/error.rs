@@ -2,6 +2,7 @@
 
 use portico_base::{ErrorKind, Fault, FieldFault, Permission, Refusal};
 use portico_contract::audit::AuditError;
+use portico_db::sea_orm::DbErr;
 use portico_db::{DbError, Transient};
 
 /// An error of a use-case.
@@ -31,8 +32,6 @@ pub(crate) enum Error {
     UnknownToken,
     #[error("there is no such name")]
     UnknownName,
-    #[error("there is no such node")]
-    UnknownNode,
     #[error("there is no such check")]
     UnknownCheck,
     #[error("the instance is drained")]
@@ -78,7 +77,6 @@ impl Fault for Error {
             | Self::UnknownService
             | Self::UnknownToken
             | Self::UnknownName
-            | Self::UnknownNode
             | Self::UnknownCheck => ErrorKind::NotFound,
             Self::NameOwned | Self::Drained | Self::Conflict(_) | Self::SeqTooOld => {
                 ErrorKind::Conflict
@@ -100,7 +98,6 @@ impl Fault for Error {
             Self::UnknownService => "registry.unknown_service",
             Self::UnknownToken => "registry.unknown_token",
             Self::UnknownName => "registry.unknown_name",
-            Self::UnknownNode => "registry.unknown_node",
             Self::UnknownCheck => "registry.unknown_check",
             Self::Drained => "registry.drained",
             Self::Conflict(_) => "registry.conflict",
@@ -152,8 +149,8 @@ impl From<Refusal> for Error {
     }
 }
 
-impl From<portico_db::sea_orm::DbErr> for Error {
-    fn from(error: portico_db::sea_orm::DbErr) -> Self {
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
         Self::Db(error.into())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portico_base::{Context, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,14 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
         .map(|e| e.instance.id)
         .collect();
     core.agenda.judge(everybody);
+    let mut pace = Pace {
+        wall: core.clock.now(),
+        steady: Instant::now(),
+    };
     loop {
+        if let Some(jump) = pace.jump(core.clock.now(), Instant::now()) {
+            forgive(&core, jump);
+        }
         if let Err(error) = step(&core, &cx, &mut calendar).await {
             // What was not written is judged again: the database may be away for a while.
             tracing::warn!(err = %error, "states of instances could not be written");
@@ -88,6 +95,42 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = tokio::time::sleep(wait.min(NAP) + Duration::from_millis(10)) => {}
         }
     }
+}
+
+/// Difference between the wall clock and the steady one that is taken for a jump.
+const JUMP: chrono::Duration = chrono::Duration::seconds(2);
+
+/// Compares the wall clock with the steady one, to notice when somebody sets it or the machine slept.
+struct Pace {
+    wall: Timestamp,
+    steady: Instant,
+}
+
+impl Pace {
+    /// How far the wall clock went beside the steady one since the last call, when it is a jump.
+    fn jump(&mut self, wall: Timestamp, steady: Instant) -> Option<chrono::Duration> {
+        let before = std::mem::replace(self, Self { wall, steady });
+        let passed = chrono::Duration::from_std(steady - before.steady).ok()?;
+        let drift = (wall - before.wall) - passed;
+        (drift.abs() >= JUMP).then_some(drift)
+    }
+}
+
+/// A clock that jumps is nobody's silence: all signs of life move with it, and everybody is judged again.
+fn forgive(core: &Core, jump: chrono::Duration) {
+    tracing::warn!(
+        seconds = jump.num_seconds(),
+        "the clock jumped; signs of life are moved with it"
+    );
+    let now = core.clock.now();
+    core.ttl.shift(jump, now);
+    let model = core.model.read();
+    let mut ids = Vec::new();
+    for entry in model.instances() {
+        entry.live.shift(jump, now);
+        ids.push(entry.instance.id);
+    }
+    core.agenda.judge(ids);
 }
 
 /// Judges everybody who is due.
@@ -215,6 +258,21 @@ mod tests {
     use portico_base::clock::from_unix_ms;
 
     use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_noticed() {
+        let begin = Instant::now();
+        let after = |s| begin + Duration::from_secs(s);
+        let mut pace = Pace {
+            wall: from_unix_ms(0),
+            steady: begin,
+        };
+        assert_eq!(pace.jump(from_unix_ms(10_500), after(10)), None);
+        let hour = pace.jump(from_unix_ms(3_611_500), after(11));
+        assert_eq!(hour.map(|d| d.num_seconds()), Some(3_600));
+        let back = pace.jump(from_unix_ms(11_500), after(11));
+        assert_eq!(back.map(|d| d.num_seconds()), Some(-3_600));
+    }
 
     #[test]
     fn the_calendar_keeps_one_date_an_instance() {

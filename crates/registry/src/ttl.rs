@@ -21,6 +21,13 @@ impl Ttl {
         *self.0.lock().entry(key.clone()).or_insert(now)
     }
 
+    /// The clock jumped: the last reports are as long ago as they were before.
+    pub(crate) fn shift(&self, by: chrono::Duration, now: Timestamp) {
+        for at in self.0.lock().values_mut() {
+            *at = at.checked_add_signed(by).unwrap_or(now).min(now);
+        }
+    }
+
     pub(crate) fn forget(&self, mut gone: impl FnMut(&CheckKey) -> bool) {
         self.0.lock().retain(|key, _| !gone(key));
     }

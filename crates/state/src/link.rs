@@ -53,6 +53,7 @@ pub(crate) struct Link {
     command_timeout: Duration,
     connect_timeout: Duration,
     pool: usize,
+    plain: bool,
     connections: ArcSwap<Vec<Connection>>,
     next: AtomicUsize,
     up: AtomicBool,
@@ -90,6 +91,7 @@ impl Link {
             command_timeout: options.command_timeout,
             connect_timeout: options.connect_timeout,
             pool: options.pool.clamp(1, 32),
+            plain: Endpoint::is_plain(options),
             connections: ArcSwap::default(),
             next: AtomicUsize::new(0),
             up: AtomicBool::new(false),
@@ -135,6 +137,7 @@ impl Link {
         RedisStatus {
             up: self.is_up(),
             bus_up: *self.bus.borrow(),
+            plain: self.plain,
             since: health.since,
             last_error: health.last_error.clone(),
         }
@@ -200,6 +203,9 @@ impl Link {
 
     /// Keeps the connections until the future is dropped.
     pub(crate) async fn keep(&self) {
+        if self.plain {
+            tracing::warn!("the way to redis leaves this machine without encryption");
+        }
         let mut failures = 0_u32;
         loop {
             // Trouble with the connections that are replaced now is over.

@@ -18,6 +18,8 @@ pub struct RedisStatus {
     pub up: bool,
     /// True when messages of other replicas arrive.
     pub bus_up: bool,
+    /// True when the way to it leaves this machine without encryption (SC-13).
+    pub plain: bool,
     /// Since when `up` is as it is.
     pub since: Timestamp,
     /// The last failure, without credentials.

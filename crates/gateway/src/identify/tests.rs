@@ -489,16 +489,16 @@ fn opaque_tokens_are_told_by_their_prefix_and_the_operators_only_locally() {
 
 #[test]
 fn documents_of_keys_are_read_carefully() {
-    assert_eq!(KeySet::parse(b"[]").err(), Some(super::jwks::BadKeys::Form));
+    assert_eq!(KeySet::parse(b"[]").err(), Some(jwks::BadKeys::Form));
     assert_eq!(
         KeySet::parse(br#"{"keys":[{"kty":"oct","k":"YQ"}]}"#).err(),
-        Some(super::jwks::BadKeys::Empty)
+        Some(jwks::BadKeys::Empty)
     );
     let one = json!({"kty": "OKP", "crv": "Ed25519", "x": B64.encode([7; 32])});
     let many = json!({"keys": vec![one; 101]});
     assert_eq!(
         KeySet::parse(many.to_string().as_bytes()).err(),
-        Some(super::jwks::BadKeys::TooMany)
+        Some(jwks::BadKeys::TooMany)
     );
     // The key and thumbprint of RFC 8037, appendix A.
     let known = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});

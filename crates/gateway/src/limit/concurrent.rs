@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn many_threads_never_pass_the_limit() {
         let table = Arc::new(Concurrent::default());
-        let most = std::sync::atomic::AtomicU64::new(0);
-        let under_way = std::sync::atomic::AtomicU64::new(0);
+        let most = AtomicU64::new(0);
+        let under_way = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

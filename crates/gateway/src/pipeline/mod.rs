@@ -16,6 +16,8 @@ pub mod refusal;
 mod secure;
 pub mod settings;
 pub mod signature;
+#[cfg(test)]
+mod tests;
 pub mod transform;
 mod way;
 

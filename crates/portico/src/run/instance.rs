@@ -140,10 +140,12 @@ async fn once(
     // pipe open does not hold us.
     tokio::pin!(watched, forward);
     let result = tokio::select! {
-        result = &mut watched => result,
+        result = &mut watched => {
+            let _ = tokio::time::timeout(Duration::from_millis(200), forward).await;
+            result
+        }
         () = &mut forward => watched.await,
     }?;
-    let _ = tokio::time::timeout(Duration::from_millis(200), forward).await;
     Ok(result)
 }
 

@@ -2,8 +2,16 @@
 
 mod attacks;
 mod cli;
+mod clock;
+mod crowd;
+mod disk;
+mod door;
 mod house;
 mod life;
+mod matrix;
+mod prometheus;
 mod raw;
+mod recorder;
 mod run_command;
+mod scaled;
 mod upstreams;

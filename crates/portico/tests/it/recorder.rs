@@ -23,7 +23,11 @@ impl Seen {
     pub(crate) fn header(&self, name: &str) -> &str {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().map_or("", |value| value.to_str().unwrap());
-        assert!(values.next().is_none(), "{name} is there twice: {:?}", self.headers);
+        assert!(
+            values.next().is_none(),
+            "{name} is there twice: {:?}",
+            self.headers
+        );
         value
     }
 }
@@ -43,9 +47,18 @@ impl Recorder {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let list = Arc::clone(&seen);
         let router = Router::new().fallback(move |parts: request::Parts, body: Bytes| {
-            let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+            let target = parts
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             let text = format!("{name} {target}");
-            list.lock().unwrap().push(Seen { method: parts.method, target, headers: parts.headers, body });
+            list.lock().unwrap().push(Seen {
+                method: parts.method,
+                target,
+                headers: parts.headers,
+                body,
+            });
             async move {
                 let mut response = Response::builder();
                 for (name, value) in headers {
@@ -54,7 +67,10 @@ impl Recorder {
                 response.body(Body::from(text)).unwrap()
             }
         });
-        Self { plugin: TestPlugin::with(router).await, seen }
+        Self {
+            plugin: TestPlugin::with(router).await,
+            seen,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -63,7 +79,12 @@ impl Recorder {
 
     /// The newest request.
     pub(crate) fn last(&self) -> Seen {
-        self.seen.lock().unwrap().last().expect("a request arrived").clone()
+        self.seen
+            .lock()
+            .unwrap()
+            .last()
+            .expect("a request arrived")
+            .clone()
     }
 
     pub(crate) fn count(&self) -> usize {

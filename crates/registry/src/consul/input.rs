@@ -441,6 +441,7 @@ impl ServiceInput {
         let weight = u16::try_from(passing.saturating_mul(100).clamp(1, 1_000)).unwrap_or(1_000);
         let public = pair("portico_public").map(|v| matches!(v, "true" | "1"));
         Ok(Registration {
+            secret: None,
             name: self.name.clone(),
             tenant,
             key: Some(format!("{node}/{}", self.id)),

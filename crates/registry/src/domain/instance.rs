@@ -81,6 +81,8 @@ pub(crate) struct InstanceSecret {
     /// Signs and is accepted.
     pub current: Arc<Secret<String>>,
     pub issued_at: Timestamp,
+    /// It came with the registration: the program got it at its start and cannot take a new one.
+    pub given: bool,
     /// Handed out with heartbeats, accepted, and current once the instance has it.
     pub next: Option<Arc<Secret<String>>>,
     /// Still accepted as a credential until the time.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use portico_base::{FieldFault, Permission, name};
+use portico_base::{FieldFault, Permission, Secret, name};
 use portico_contract::directory::{DefaultAccess, Protocol};
 use serde_json::Value;
 
@@ -83,6 +83,8 @@ pub(crate) struct Registration {
     /// Absent: owes no heartbeat.
     pub heartbeat_s: Option<u32>,
     pub checks: Vec<CheckSpec>,
+    /// The secret that the instance was started with (`portico run`); absent: the registry makes one.
+    pub secret: Option<Arc<Secret<String>>>,
     /// Absent keeps everything that is known of the service.
     pub service: Option<ServicePart>,
     pub consul: Option<Arc<ConsulPart>>,
@@ -155,11 +157,31 @@ fn fields(mut r: Reader<'_>, defaults: Defaults, faults: &mut Faults) -> Option<
                 .unwrap_or(defaults.heartbeat_s),
         ),
         checks: checks::read(&mut r, defaults, CHECKS, faults),
+        secret: secret(&mut r, faults),
         service: Some(service),
         consul: None,
     };
     r.finish(faults);
     Some(registration)
+}
+
+/// A secret of our own form that whoever starts the program made before it could register it.
+fn secret(r: &mut Reader<'_>, faults: &mut Faults) -> Option<Arc<Secret<String>>> {
+    let text = r.text("instance_secret", 64, faults)?;
+    let good = text.len() == 47
+        && text.starts_with("pis_")
+        && text[4..]
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !good {
+        faults.add(
+            "instance_secret",
+            "form",
+            "must be `pis_` and 43 characters of base64url",
+        );
+        return None;
+    }
+    Some(Arc::new(Secret::from(text)))
 }
 
 /// A number whose bounds were checked already.

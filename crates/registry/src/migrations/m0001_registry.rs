@@ -157,6 +157,7 @@ fn instances() -> Vec<Change> {
             .col(bytes_null("previous_hash"))
             .col(timestamp_null("previous_until"))
             .col(timestamp_null("secret_at"))
+            .col(boolean("secret_given"))
             .col(text("source"))
             .col(json("owner"))
             .col(big_integer("create_index"))

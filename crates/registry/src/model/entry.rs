@@ -80,6 +80,21 @@ impl Live {
             .fetch_max(at.timestamp_micros(), Ordering::Relaxed);
     }
 
+    /// The clock jumped: the last sign of life is as long ago as it was before.
+    pub(crate) fn shift(&self, by: chrono::Duration, now: Timestamp) {
+        let by = by.num_microseconds().unwrap_or(0);
+        let now = now.timestamp_micros();
+        let moved = |us: i64| Some(us.saturating_add(by).min(now));
+        // A heartbeat that comes in between has the new time already, and keeps it.
+        let _ = self
+            .seen_us
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
+        let restored = |us: i64| (us != 0).then(|| us.saturating_add(by).min(now));
+        let _ = self
+            .restored_us
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, restored);
+    }
+
     /// When it was restored from the database, if it has not registered since.
     pub(crate) fn restored(&self) -> Option<Timestamp> {
         match self.restored_us.load(Ordering::Relaxed) {
@@ -180,6 +195,17 @@ mod tests {
         assert!(!live.connected(2));
         assert!(live.connected(2));
         assert!(!live.is_refused());
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_no_silence() {
+        let live = Live::new(from_unix_us(1_000));
+        live.shift(chrono::Duration::microseconds(500), from_unix_us(1_600));
+        assert_eq!(live.seen(), from_unix_us(1_500));
+        live.shift(chrono::Duration::microseconds(500), from_unix_us(1_700));
+        assert_eq!(live.seen(), from_unix_us(1_700), "never in the future");
+        live.shift(chrono::Duration::microseconds(-700), from_unix_us(1_000));
+        assert_eq!((live.seen(), live.restored()), (from_unix_us(1_000), None));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) fn rights(core: &Core, principal: &Principal) -> Result<Rights> {
 /// exactly the name, or it is an administrator.
 pub(crate) fn is_own(core: &Core, cx: &Context, service: &Service, instance: &Instance) -> bool {
     let principal = cx.principal();
-    if principal.may(&WRITE_INSTANCES) {
+    if manages(principal, service) {
         return true;
     }
     match principal.kind {
@@ -85,6 +85,16 @@ pub(crate) fn sees(principal: &Principal, service: &Service) -> bool {
         .tenant
         .is_none_or(|tenant| tenant == principal.tenant)
         || acts_for_all(principal)
+}
+
+/// An administrator of the service: of its tenant, or of the whole installation for a global one.
+pub(crate) fn manages(principal: &Principal, service: &Service) -> bool {
+    manages_tenant(principal, service.tenant)
+}
+
+/// An administrator of a tenant's instances (absent: the installation's).
+pub(crate) fn manages_tenant(principal: &Principal, tenant: Option<Uuid>) -> bool {
+    principal.may(&WRITE_INSTANCES) && (tenant == Some(principal.tenant) || acts_for_all(principal))
 }
 
 /// The operator and the platform itself act for the whole installation.

@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::instance::Instance;
 use crate::domain::life::{Fate, Order, judge};
-use crate::domain::rights::WRITE_INSTANCES;
+use crate::domain::rights::{ANY_TENANT, WRITE_INSTANCES};
 use crate::domain::service::Service;
 use crate::error::{Error, Result};
 use crate::store;
@@ -103,17 +103,15 @@ fn authorised(core: &Core, cx: &Context, id: Uuid) -> Result<()> {
     if service.builtin {
         return Err(Error::Conflict("a built-in service lives with its process"));
     }
-    if cx.principal().may(&WRITE_INSTANCES) {
-        return if sees(cx.principal(), service) {
-            Ok(())
-        } else {
-            Err(Error::UnknownInstance)
-        };
-    }
     if is_own(core, cx, service, &entry.instance) {
         return Ok(());
     }
-    need(cx, WRITE_INSTANCES)
+    if !sees(cx.principal(), service) {
+        return Err(Error::UnknownInstance);
+    }
+    need(cx, WRITE_INSTANCES)?;
+    // An administrator of one tenant does not touch what belongs to all of them.
+    need(cx, ANY_TENANT)
 }
 
 /// The state that holds under the changed orders.
@@ -169,7 +167,7 @@ pub(crate) async fn switch(
     }
     let whole = tenant.is_none() || known.tenant.is_none() && tenant != Some(cx.tenant());
     if whole && !acts_for_all(cx.principal()) && known.tenant != Some(cx.tenant()) {
-        return Err(Error::Missing(crate::domain::rights::ANY_TENANT));
+        return Err(Error::Missing(ANY_TENANT));
     }
     let mut next = Service::clone(&known);
     match tenant {

@@ -325,6 +325,13 @@ fn unchanged(core: &Core, cx: &Context, p: &Placed) -> Option<Registered> {
         && known.instance.definition == p.definition
         && known.instance.order.is_none()
         && (known.instance.secret.is_some() || p.request.source != Source::Native)
+        && p.request.registration.secret.as_ref().is_none_or(|given| {
+            known
+                .instance
+                .secret
+                .as_ref()
+                .is_some_and(|s| *s.current == **given)
+        })
         && service.same_content(&entry.service);
     if !same {
         return None;
@@ -565,14 +572,17 @@ fn next_instance(
 ) -> Instance {
     let now = cx.now();
     let secret = (p.request.source == Source::Native).then(|| {
-        before
+        let given = p.request.registration.secret.clone();
+        let kept = before
             .and_then(|b| b.secret.clone())
-            .unwrap_or_else(|| InstanceSecret {
-                current: Arc::new(new_token(SECRET_PREFIX, &*core.random)),
-                issued_at: now,
-                next: None,
-                previous: None,
-            })
+            .filter(|s| given.as_ref().is_none_or(|g| **g == *s.current));
+        kept.unwrap_or_else(|| InstanceSecret {
+            given: given.is_some(),
+            current: given.unwrap_or_else(|| Arc::new(new_token(SECRET_PREFIX, &*core.random))),
+            issued_at: now,
+            next: None,
+            previous: None,
+        })
     });
     // Whoever registers again ends its own drain; what an operator took out stays out.
     let order = before

@@ -41,7 +41,7 @@ pub(crate) async fn rotate(core: &Arc<Core>, cx: &Context) -> Result<usize> {
             e.instance
                 .secret
                 .as_ref()
-                .is_some_and(|s| s.next.is_none() && now - s.issued_at >= AGE)
+                .is_some_and(|s| !s.given && s.next.is_none() && now - s.issued_at >= AGE)
         })
         .map(|e| e.instance.id)
         .collect();
@@ -74,6 +74,7 @@ pub(crate) async fn hand_out(core: &Arc<Core>, cx: &Context, id: Uuid) -> Result
             && let Some(next) = known.next
         {
             instance.secret = Some(InstanceSecret {
+                given: false,
                 previous: Some((token_hash(known.current.expose()), until)),
                 current: next,
                 issued_at: w.now(),

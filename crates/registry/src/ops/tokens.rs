@@ -96,6 +96,13 @@ fn checked(cx: &Context, new: &NewToken, home: &Rights) -> Result<(NamePattern, 
         if !SCOPES.contains(&scope.as_str()) {
             let message = format!("must be one of {}", SCOPES.join(", "));
             faults.push(FieldFault::new(format!("scopes[{i}]"), "choice", message));
+        } else if !Permission::parse(scope).is_ok_and(|p| cx.principal().may(&p)) {
+            let message = "you do not have it yourself";
+            faults.push(FieldFault::new(
+                format!("scopes[{i}]"),
+                "not_allowed",
+                message,
+            ));
         }
     }
     if !(1..=100_000).contains(&new.max_instances) {

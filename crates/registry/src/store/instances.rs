@@ -21,7 +21,7 @@ use crate::domain::instance::{Definition, Instance, InstanceSecret, Source, pars
 
 const TABLE: &str = "service_instances";
 
-const COLUMNS: [&str; 36] = [
+const COLUMNS: [&str; 37] = [
     "id",
     "service_id",
     "instance_key",
@@ -52,6 +52,7 @@ const COLUMNS: [&str; 36] = [
     "previous_hash",
     "previous_until",
     "secret_at",
+    "secret_given",
     "source",
     "owner",
     "create_index",
@@ -104,7 +105,7 @@ pub(crate) async fn put(
     upsert(conn, TABLE, &["id"], COLUMNS, values).await
 }
 
-fn values(sealer: &Sealer, i: &Instance) -> Result<[Expr; 36], DbError> {
+fn values(sealer: &Sealer, i: &Instance) -> Result<[Expr; 37], DbError> {
     let d = &i.definition;
     let secret = i.secret.as_ref();
     let current = secret.map(|s| sealer.seal(i.id, "secret", &s.current));
@@ -145,6 +146,7 @@ fn values(sealer: &Sealer, i: &Instance) -> Result<[Expr; 36], DbError> {
         previous.map(|(hash, _)| hash.to_vec()).into(),
         previous.map(|(_, until)| until).into(),
         secret.map(|s| s.issued_at).into(),
+        secret.is_some_and(|s| s.given).into(),
         i.source.as_str().into(),
         to_json(&i.owner)?.into(),
         to_i64(i.create_index).into(),
@@ -335,6 +337,7 @@ fn secret(row: &QueryResult, sealer: &Sealer, id: Uuid) -> Result<Option<Instanc
         .and_then(|h| <[u8; 32]>::try_from(h.as_slice()).ok())
         .zip(until);
     Ok(Some(InstanceSecret {
+        given: row.try_get("", "secret_given")?,
         current,
         issued_at,
         next: next.and_then(|text| sealer.open(id, "next_secret", &text)),

@@ -65,6 +65,22 @@ impl Endpoint {
         }
     }
 
+    /// True when it leads to another machine without encryption (SC-13).
+    pub(super) fn is_plain(options: &RedisOptions) -> bool {
+        let url = options.url.expose().trim();
+        let Some((scheme, _)) = url.split_once("://") else {
+            return false;
+        };
+        if scheme.ends_with("unix") || scheme == "rediss" || scheme.ends_with("+tls") {
+            return false;
+        }
+        let here = |host: &str| {
+            let address: Option<std::net::IpAddr> = host.parse().ok();
+            host == "localhost" || address.is_some_and(|a| a.is_loopback())
+        };
+        Parts::parse(url, 0).is_ok_and(|parts| !parts.hosts.iter().all(|(host, _)| here(host)))
+    }
+
     pub(super) const fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster { .. })
     }
@@ -332,6 +348,29 @@ mod tests {
                 text.starts_with("redis.url: ") && !text.contains("hunter2"),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn an_open_way_to_another_machine_is_noticed() {
+        let plain = |url: &str| Endpoint::is_plain(&RedisOptions::new(url));
+        for url in [
+            "redis://cache:6379/0",
+            "redis://:pw@10.0.0.1",
+            "redis-cluster://127.0.0.1,10.0.0.2",
+        ] {
+            assert!(plain(url), "{url}");
+        }
+        for url in [
+            "redis://127.0.0.1:1",
+            "redis://u:p@[::1]",
+            "redis://localhost",
+            "rediss://cache",
+            "unix:///x",
+            "redis+unix:///x",
+            "redis-sentinel+tls://a/m",
+        ] {
+            assert!(!plain(url), "{url}");
         }
     }
 

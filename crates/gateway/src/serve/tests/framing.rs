@@ -1,5 +1,10 @@
 //! Requests that two parsers could read in two ways: refused, counted, never forwarded, closed.
 
+use bytes::Bytes;
+use portico_h1::{BodyDecoder, HeadScan, Limits, parse_request};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
 use super::backend::Backend;
 use super::rig::Rig;
 
@@ -237,4 +242,76 @@ fn a_good_request_before_a_bad_one_is_still_answered() {
     let rest = client.until_close();
     assert!(rest.starts_with("HTTP/1.1 400 "), "{rest}");
     assert!(backend.received().contains("/good") && !backend.received().contains("/after"));
+}
+
+/// Runs of bytes from which requests, good and bad, are put together.
+fn scraps() -> impl Strategy<Value = Vec<u8>> {
+    let scrap = proptest::sample::select(vec![
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "POST /x HTTP/1.1\r\nHost: a\r\n",
+        "GET /y HTTP/1.0\r\n",
+        "Content-Length: 4\r\n",
+        "Content-Length: 4\n",
+        "Content-Length:4\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: \tchunked\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Connection: close\r\n",
+        "Expect: 100-continue\r\n",
+        "X: y\r\n",
+        "\r\n",
+        "\n",
+        " ",
+        "abcd",
+        "4\r\nabcd\r\n",
+        "0\r\n\r\n",
+        "0\r\nX: y\r\n\r\n",
+    ]);
+    proptest::collection::vec(scrap, 1..14).prop_map(|scraps| scraps.concat().into_bytes())
+}
+
+/// Reads what a back end got; how many whole requests there are, or what is wrong with them.
+fn requests_in(mut bytes: &[u8]) -> Result<usize, portico_h1::Error> {
+    let mut count = 0;
+    while let Some((start, end)) = HeadScan::default().advance(bytes, &Limits::default())? {
+        let head = parse_request(&Bytes::copy_from_slice(&bytes[start..end]))?;
+        let mut rest = bytes[end..].to_vec();
+        let step = BodyDecoder::new(head.framing).decode(&mut rest)?;
+        if !step.done {
+            return Ok(count);
+        }
+        bytes = &bytes[end + step.consumed..];
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[test]
+fn whatever_is_sent_the_back_end_sees_only_well_formed_requests() {
+    let config = Config {
+        cases: 300,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let outcome = TestRunner::new(config).run(&scraps(), |bytes| {
+        let backend = Backend::echo();
+        let rig = Rig::new(&backend);
+        let mut client = rig.client();
+        client.send(&bytes);
+        client.shut();
+        let answers = client.until_close();
+        drop(rig);
+        let received = backend.received.lock().clone();
+        let whole = requests_in(&received);
+        prop_assert!(
+            whole.is_ok(),
+            "{whole:?}: {:?} became {:?}",
+            String::from_utf8_lossy(&bytes),
+            String::from_utf8_lossy(&received)
+        );
+        let good = answers.matches("HTTP/1.1 200 ").count();
+        prop_assert!(good <= whole.unwrap_or(0), "no answer without a request");
+        Ok(())
+    });
+    outcome.unwrap();
 }

@@ -18,7 +18,9 @@ use crate::serve::{
     ConnInfo, Control, Cut, End, Handler, Listener, Options, ServeLimits, Server, Stream, bind,
     call,
 };
-use crate::upstream::{PoolLimits, SendError, SendErrorKind, SendOptions, Target, Upstreams};
+use crate::upstream::{
+    AddressPolicy, PoolLimits, SendError, SendErrorKind, SendOptions, Target, Upstreams,
+};
 
 /// What the handler was told.
 #[derive(Default)]
@@ -42,6 +44,7 @@ pub(super) struct Setup {
     pub(super) target: Option<Arc<Target>>,
     pub(super) router: Option<Router>,
     pub(super) listener: Listener,
+    pub(super) policy: AddressPolicy,
 }
 
 impl Default for Setup {
@@ -54,6 +57,7 @@ impl Default for Setup {
             target: None,
             router: None,
             listener: Listener::plain("test", ([127, 0, 0, 1], 0).into()),
+            policy: Arc::new(|_| true),
         }
     }
 }
@@ -85,10 +89,16 @@ impl Rig {
             shared: runtime.handle().clone(),
         };
         let told = Arc::clone(&seen);
-        let (target, router, pool, send) = (setup.target, setup.router, setup.pool, setup.send);
+        let (target, router, pool, send, policy) = (
+            setup.target,
+            setup.router,
+            setup.pool,
+            setup.send,
+            setup.policy,
+        );
         let server = Server::start(&options, vec![bound], move |worker| {
             Rc::new(Relay {
-                upstreams: Upstreams::new(worker, pool.clone(), Arc::new(|_| true)),
+                upstreams: Upstreams::new(worker, pool.clone(), Arc::clone(&policy)),
                 target: target.clone(),
                 router: router.clone(),
                 send,

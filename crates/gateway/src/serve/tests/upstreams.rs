@@ -446,3 +446,33 @@ fn an_answer_that_breaks_before_its_first_byte_is_502() {
     );
     assert_eq!(rig.ends(1)[0].outcome, Outcome::Broken);
 }
+
+#[test]
+fn addresses_that_the_policy_forbids_are_not_connected_to() {
+    let backend = Backend::echo();
+    for host in ["127.0.0.1", "localhost"] {
+        let endpoint = Endpoint::Tcp {
+            host: host.into(),
+            port: backend.address.port(),
+        };
+        let target = Some(Arc::new(Target::new(
+            "inside",
+            endpoint,
+            Protocol::Http1,
+            None,
+        )));
+        let rig = Rig::start(Setup {
+            target,
+            policy: Arc::new(|ip| !ip.is_loopback()),
+            ..Setup::default()
+        });
+        let mut client = rig.client();
+        client.send(GET);
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status(), answer.text()),
+            (502, "the instance's address is not allowed")
+        );
+    }
+    assert_eq!(backend.connections(), 0);
+}

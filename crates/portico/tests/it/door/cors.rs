@@ -27,25 +27,65 @@ async fn preflights_are_answered_at_the_door() {
     house.save("cors", "hello", doc).await;
     let good = preflight(&house, "https://app.example", "PUT", "x-a, content-type").await;
     assert!(matches!(good.status, 200 | 204), "{good:?}");
-    let header = |answer: &Answer, name: &str| answer.headers.get(name).map(|v| v.to_str().unwrap().to_lowercase());
-    assert_eq!(header(&good, "access-control-allow-origin").as_deref(), Some("https://app.example"));
-    assert_eq!(header(&good, "access-control-allow-credentials").as_deref(), Some("true"));
-    assert_eq!(header(&good, "access-control-max-age").as_deref(), Some("600"));
+    let header = |answer: &Answer, name: &str| {
+        answer
+            .headers
+            .get(name)
+            .map(|v| v.to_str().unwrap().to_lowercase())
+    };
+    assert_eq!(
+        header(&good, "access-control-allow-origin").as_deref(),
+        Some("https://app.example")
+    );
+    assert_eq!(
+        header(&good, "access-control-allow-credentials").as_deref(),
+        Some("true")
+    );
+    assert_eq!(
+        header(&good, "access-control-max-age").as_deref(),
+        Some("600")
+    );
     assert!(header(&good, "vary").unwrap().contains("origin"));
     for (origin, method, headers) in [
-        ("https://evil.example", "PUT", "x-a"), ("https://app.example", "DELETE", "x-a"), ("https://app.example", "PUT", "x-other"), ("null", "PUT", ""),
+        ("https://evil.example", "PUT", "x-a"),
+        ("https://app.example", "DELETE", "x-a"),
+        ("https://app.example", "PUT", "x-other"),
+        ("null", "PUT", ""),
     ] {
         let bad = preflight(&house, origin, method, headers).await;
-        assert_eq!(header(&bad, "access-control-allow-origin"), None, "{origin} {method} {headers}: {bad:?}");
+        assert_eq!(
+            header(&bad, "access-control-allow-origin"),
+            None,
+            "{origin} {method} {headers}: {bad:?}"
+        );
     }
     assert_eq!(hello.count(), 0, "preflights do not arrive");
     let url = format!("{}/api/hello/x", house.http);
-    let real = answer(client().get(&url).header("origin", "https://app.example")).await.unwrap();
-    assert_eq!((real.status, header(&real, "access-control-allow-origin").as_deref()), (200, Some("https://app.example")));
-    assert_eq!(header(&real, "access-control-expose-headers").as_deref(), Some("x-b"));
-    let other = answer(client().get(&url).header("origin", "https://evil.example")).await.unwrap();
-    assert_eq!(header(&other, "access-control-allow-origin"), None, "the service's own word does not count");
+    let real = answer(client().get(&url).header("origin", "https://app.example"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            real.status,
+            header(&real, "access-control-allow-origin").as_deref()
+        ),
+        (200, Some("https://app.example"))
+    );
+    assert_eq!(
+        header(&real, "access-control-expose-headers").as_deref(),
+        Some("x-b")
+    );
+    let other = answer(client().get(&url).header("origin", "https://evil.example"))
+        .await
+        .unwrap();
+    assert_eq!(
+        header(&other, "access-control-allow-origin"),
+        None,
+        "the service's own word does not count"
+    );
     let wild = json!({ "doc": { "origins": ["*"], "credentials": true } });
-    let wild = house.operate(Method::PUT, "/api/gateway/cors/wild", Some(&wild)).await;
+    let wild = house
+        .operate(Method::PUT, "/api/gateway/cors/wild", Some(&wild))
+        .await;
     assert_eq!(wild.status, 400, "{}", wild.text);
 }

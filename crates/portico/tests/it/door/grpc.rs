@@ -29,14 +29,21 @@ async fn mirror() -> u16 {
 async fn reflect(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let (parts, mut body) = request.into_parts();
     let told = parts.headers.get("te").is_some_and(|te| te == "trailers");
-    let response = Response::builder().header("content-type", "application/grpc").header("x-path", parts.uri.path());
-    let mut send = respond.send_response(response.body(()).unwrap(), false).unwrap();
+    let response = Response::builder()
+        .header("content-type", "application/grpc")
+        .header("x-path", parts.uri.path());
+    let mut send = respond
+        .send_response(response.body(()).unwrap(), false)
+        .unwrap();
     while let Some(Ok(data)) = body.data().await {
         let _ = body.flow_control().release_capacity(data.len());
         send.send_data(data, false).unwrap();
     }
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", if told { "0" } else { "13" }.parse().unwrap());
+    trailers.insert(
+        "grpc-status",
+        if told { "0" } else { "13" }.parse().unwrap(),
+    );
     trailers.insert("grpc-message", "fine".parse().unwrap());
     send.send_trailers(trailers).unwrap();
 }
@@ -60,13 +67,20 @@ fn request(house: &House, path: &str) -> Request<()> {
 async fn grpc_streams_both_ways_and_keeps_its_trailers() {
     let house = House::start(&[]);
     let port = mirror().await;
-    house.register("calls", port, json!({ "protocol": "h2c" })).await;
+    house
+        .register("calls", port, json!({ "protocol": "h2c" }))
+        .await;
     let mut client = connect(&house).await;
-    let (response, mut send) = client.send_request(request(&house, "/api/calls/pkg.Service/Method"), false).unwrap();
+    let (response, mut send) = client
+        .send_request(request(&house, "/api/calls/pkg.Service/Method"), false)
+        .unwrap();
     let message = Bytes::from_static(b"\0\0\0\0\x05hello");
     send.send_data(message.clone(), false).unwrap();
     let response = response.await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["x-path"]), (200, &"/pkg.Service/Method".parse().unwrap()));
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-path"]),
+        (200, &"/pkg.Service/Method".parse().unwrap())
+    );
     let mut body = response.into_body();
     for round in 0..3 {
         // The next message is sent after the one before came back.
@@ -82,20 +96,44 @@ async fn grpc_streams_both_ways_and_keeps_its_trailers() {
         }
     }
     send.send_data(Bytes::new(), true).unwrap();
-    assert!(body.data().await.is_none_or(|data| data.unwrap().is_empty()));
-    let trailers = body.trailers().await.unwrap().expect("gRPC ends with trailers");
-    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"0".parse().unwrap(), &"fine".parse().unwrap()));
+    assert!(
+        body.data()
+            .await
+            .is_none_or(|data| data.unwrap().is_empty())
+    );
+    let trailers = body
+        .trailers()
+        .await
+        .unwrap()
+        .expect("gRPC ends with trailers");
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"0".parse().unwrap(), &"fine".parse().unwrap())
+    );
 }
 
 #[tokio::test]
 async fn errors_of_the_door_are_grpc_statuses() {
     let house = House::start(&[]);
     let mut client = connect(&house).await;
-    let (response, _) = client.send_request(request(&house, "/api/nobody/pkg.Service/Method"), true).unwrap();
+    let (response, _) = client
+        .send_request(request(&house, "/api/nobody/pkg.Service/Method"), true)
+        .unwrap();
     let response = response.await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()), (200, "application/grpc"));
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            response.headers()["content-type"].to_str().unwrap()
+        ),
+        (200, "application/grpc")
+    );
     assert_ne!(response.headers()["grpc-status"], "0");
-    assert!(response.headers()["grpc-message"].to_str().unwrap().contains("gateway.service_not_found"));
+    assert!(
+        response.headers()["grpc-message"]
+            .to_str()
+            .unwrap()
+            .contains("gateway.service_not_found")
+    );
 }
 
 #[tokio::test]
@@ -106,7 +144,11 @@ async fn http2_clients_reach_http1_instances() {
     let mut client = connect(&house).await;
     let mut answers = Vec::new();
     for number in 0..20 {
-        let request = Request::get(format!("{}/api/hello/{number}?a=b", house.http)).header("cookie", "a=1").header("cookie", "b=2").body(()).unwrap();
+        let request = Request::get(format!("{}/api/hello/{number}?a=b", house.http))
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(())
+            .unwrap();
         answers.push((number, client.send_request(request, true).unwrap().0));
         client = client.ready().await.unwrap();
     }
@@ -117,7 +159,10 @@ async fn http2_clients_reach_http1_instances() {
         assert_eq!(data, format!("hello /{number}?a=b"));
     }
     let seen = hello.last();
-    assert_eq!((seen.header("cookie"), seen.header("x-forwarded-host")), ("a=1; b=2", house.address()));
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-forwarded-host")),
+        ("a=1; b=2", house.address())
+    );
 }
 
 #[tokio::test]
@@ -126,17 +171,29 @@ async fn what_cannot_be_said_in_http1_is_refused_in_http2() {
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
     let vectors: [(&str, &str); 4] = [
-        ("transfer-encoding", "chunked"), ("connection", "x-portico-user"), ("te", "gzip"), ("content-length", "7"),
+        ("transfer-encoding", "chunked"),
+        ("connection", "x-portico-user"),
+        ("te", "gzip"),
+        ("content-length", "7"),
     ];
     for (name, value) in vectors {
         let mut client = connect(&house).await;
-        let request = Request::post(format!("{}/api/hello/", house.http)).header(name, value).body(()).unwrap();
+        let request = Request::post(format!("{}/api/hello/", house.http))
+            .header(name, value)
+            .body(())
+            .unwrap();
         // The client library refuses to send some of these itself.
-        let Ok((response, mut send)) = client.send_request(request, false) else { continue };
+        let Ok((response, mut send)) = client.send_request(request, false) else {
+            continue;
+        };
         let _ = send.send_data(Bytes::from_static(b"hello"), true);
         match response.await {
             Ok(response) => assert_eq!(response.status(), 400, "{name}: {value}"),
-            Err(error) => assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR), "{name}: {value}: {error}"),
+            Err(error) => assert_eq!(
+                error.reason(),
+                Some(Reason::PROTOCOL_ERROR),
+                "{name}: {value}: {error}"
+            ),
         }
     }
     assert_eq!(hello.count(), 0);

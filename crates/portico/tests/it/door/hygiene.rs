@@ -24,15 +24,45 @@ async fn a_strangers_words_about_itself_are_not_passed_on() {
     assert_eq!(status(&text), 200, "{text}");
     let seen = hello.last();
     for name in [
-        "x-portico-new", "x_portico_user", "forwarded", "x-original-url", "x-rewrite-url", "x-http-method-override",
-        "authorization", "proxy-authorization", "keep-alive", "x-hop",
+        "x-portico-new",
+        "x_portico_user",
+        "forwarded",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-http-method-override",
+        "authorization",
+        "proxy-authorization",
+        "keep-alive",
+        "x-hop",
     ] {
-        assert!(!seen.headers.contains_key(name), "{name}: {:?}", seen.headers);
+        assert!(
+            !seen.headers.contains_key(name),
+            "{name}: {:?}",
+            seen.headers
+        );
     }
-    assert_eq!((seen.header("x-portico-user"), seen.header("x-portico-roles")), ("", ""));
-    assert_eq!((seen.header("x-forwarded-for"), seen.header("x-real-ip")), ("127.0.0.1", "127.0.0.1"));
-    assert_eq!((seen.header("x-forwarded-proto"), seen.header("x-forwarded-host")), ("http", house.address()));
-    assert_eq!((seen.header("cookie"), seen.header("x-kept")), ("a=1; b=2", "yes"));
+    assert_eq!(
+        (
+            seen.header("x-portico-user"),
+            seen.header("x-portico-roles")
+        ),
+        ("", "")
+    );
+    assert_eq!(
+        (seen.header("x-forwarded-for"), seen.header("x-real-ip")),
+        ("127.0.0.1", "127.0.0.1")
+    );
+    assert_eq!(
+        (
+            seen.header("x-forwarded-proto"),
+            seen.header("x-forwarded-host")
+        ),
+        ("http", house.address())
+    );
+    assert_eq!(
+        (seen.header("cookie"), seen.header("x-kept")),
+        ("a=1; b=2", "yes")
+    );
     assert!(seen.header("via").contains("portico"), "{:?}", seen.headers);
     let id = seen.header("x-portico-request-id");
     assert!(id != "forged-id-1" && text.contains(id), "{id} in {text}");
@@ -52,31 +82,77 @@ async fn a_trusted_proxy_is_believed() {
     let answer = answer(request).await.unwrap();
     assert_eq!(answer.headers["x-request-id"], "from-the-proxy-1");
     let seen = hello.last();
-    assert_eq!((seen.header("x-forwarded-for"), seen.header("x-real-ip")), ("203.0.113.7, 127.0.0.1", "203.0.113.7"));
-    assert_eq!((seen.header("x-forwarded-proto"), seen.header("x-portico-user")), ("https", ""));
+    assert_eq!(
+        (seen.header("x-forwarded-for"), seen.header("x-real-ip")),
+        ("203.0.113.7, 127.0.0.1", "203.0.113.7")
+    );
+    assert_eq!(
+        (
+            seen.header("x-forwarded-proto"),
+            seen.header("x-portico-user")
+        ),
+        ("https", "")
+    );
     assert_eq!(seen.header("x-portico-request-id"), "from-the-proxy-1");
 }
 
 #[tokio::test]
 async fn an_answer_is_cleaned_and_made_safe() {
     let house = House::start(&[]);
-    let page = Recorder::answering("page", &[
-        ("content-type", "text/html"), ("x-portico-user", "root"), ("server", "secret/1.0"), ("set-cookie", "portico_session=evil"),
-        ("set-cookie", "own=1"), ("clear-site-data", "\"*\""), ("connection", "x-inner"), ("x-inner", "1"), ("x-kept", "yes"),
-    ])
+    let page = Recorder::answering(
+        "page",
+        &[
+            ("content-type", "text/html"),
+            ("x-portico-user", "root"),
+            ("server", "secret/1.0"),
+            ("set-cookie", "portico_session=evil"),
+            ("set-cookie", "own=1"),
+            ("clear-site-data", "\"*\""),
+            ("connection", "x-inner"),
+            ("x-inner", "1"),
+            ("x-kept", "yes"),
+        ],
+    )
     .await;
     house.register("page", page.port(), json!({})).await;
     let answer = house.get("/api/page/").await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "page /"));
     for name in ["x-portico-user", "clear-site-data", "x-inner"] {
-        assert!(!answer.headers.contains_key(name), "{name}: {:?}", answer.headers);
+        assert!(
+            !answer.headers.contains_key(name),
+            "{name}: {:?}",
+            answer.headers
+        );
     }
-    assert!(answer.headers.get("server").is_none_or(|v| v != "secret/1.0"));
+    assert!(
+        answer
+            .headers
+            .get("server")
+            .is_none_or(|v| v != "secret/1.0")
+    );
     let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
     assert_eq!(cookies, ["own=1"]);
-    assert_eq!((&answer.headers["x-kept"], &answer.headers["x-content-type-options"]), (&"yes".parse().unwrap(), &"nosniff".parse().unwrap()));
-    assert!(answer.headers["content-security-policy"].to_str().unwrap().contains("sandbox"), "{:?}", answer.headers);
-    assert!(answer.headers.contains_key("x-frame-options") && answer.headers.contains_key("referrer-policy"), "{:?}", answer.headers);
+    assert_eq!(
+        (
+            &answer.headers["x-kept"],
+            &answer.headers["x-content-type-options"]
+        ),
+        (&"yes".parse().unwrap(), &"nosniff".parse().unwrap())
+    );
+    assert!(
+        answer.headers["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .contains("sandbox"),
+        "{:?}",
+        answer.headers
+    );
+    assert!(
+        answer.headers.contains_key("x-frame-options")
+            && answer.headers.contains_key("referrer-policy"),
+        "{:?}",
+        answer.headers
+    );
 }
 
 #[tokio::test]
@@ -85,8 +161,14 @@ async fn a_trace_goes_on_and_a_bad_one_begins_anew() {
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    for (sent, goes_on) in [(format!("00-{trace}-b7ad6b7169203331-01"), true), (format!("00-{trace}-0000000000000000-01"), false), ("nonsense".to_owned(), false)] {
-        let request = client().get(format!("{}/api/hello/x", house.http)).header("traceparent", &sent);
+    for (sent, goes_on) in [
+        (format!("00-{trace}-b7ad6b7169203331-01"), true),
+        (format!("00-{trace}-0000000000000000-01"), false),
+        ("nonsense".to_owned(), false),
+    ] {
+        let request = client()
+            .get(format!("{}/api/hello/x", house.http))
+            .header("traceparent", &sent);
         assert_eq!(answer(request).await.unwrap().status, 200);
         let seen = hello.last();
         let parent = seen.header("traceparent");

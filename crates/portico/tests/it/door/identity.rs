@@ -30,7 +30,12 @@ async fn a_service_can_trust_the_signed_headers() {
     let made = house.enrol("hello", hello.port(), json!({})).await;
     let verifier = Verifier::new([Secret::from(made["instance_secret"].as_str().unwrap())]);
 
-    assert_eq!(call(&house, Method::GET, "/api/hello/a%2Fb//c?x=%20&y", None).await.status, 200);
+    assert_eq!(
+        call(&house, Method::GET, "/api/hello/a%2Fb//c?x=%20&y", None)
+            .await
+            .status,
+        200
+    );
     let nobody = verify(&verifier, &hello.last()).unwrap();
     assert_eq!((nobody.user, nobody.tenant, nobody.aal), (None, None, 0));
 
@@ -39,18 +44,46 @@ async fn a_service_can_trust_the_signed_headers() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let seen = hello.last();
     let identity = verify(&verifier, &seen).unwrap();
-    assert_eq!((identity.user.as_deref(), identity.tenant.as_deref()), (Some("alice"), Some("default")));
-    assert_eq!((identity.session.as_deref(), identity.aal), (Some("session-1"), 1));
-    assert_eq!((identity.roles, identity.scopes), (vec!["editor".to_owned(), "staff".to_owned()], vec!["notes:note:write".to_owned()]));
-    assert_eq!(identity.request_id, answer.headers["x-request-id"].to_str().unwrap());
-    assert!(!seen.headers.contains_key("authorization"), "credentials stay at the door");
-    assert_eq!(verify(&verifier, &seen), Err(Refused::Replay), "an unsafe request counts once");
+    assert_eq!(
+        (identity.user.as_deref(), identity.tenant.as_deref()),
+        (Some("alice"), Some("default"))
+    );
+    assert_eq!(
+        (identity.session.as_deref(), identity.aal),
+        (Some("session-1"), 1)
+    );
+    assert_eq!(
+        (identity.roles, identity.scopes),
+        (
+            vec!["editor".to_owned(), "staff".to_owned()],
+            vec!["notes:note:write".to_owned()]
+        )
+    );
+    assert_eq!(
+        identity.request_id,
+        answer.headers["x-request-id"].to_str().unwrap()
+    );
+    assert!(
+        !seen.headers.contains_key("authorization"),
+        "credentials stay at the door"
+    );
+    assert_eq!(
+        verify(&verifier, &seen),
+        Err(Refused::Replay),
+        "an unsafe request counts once"
+    );
 
     let mut forged = seen.clone();
-    forged.headers.insert("x-portico-user", "mallory".parse().unwrap());
+    forged
+        .headers
+        .insert("x-portico-user", "mallory".parse().unwrap());
     assert_eq!(verify(&verifier, &forged), Err(Refused::Mismatch));
     let other = Verifier::new([Secret::from("pis_other")]);
-    assert_eq!(verify(&other, &seen), Err(Refused::Mismatch), "each instance has its own secret");
+    assert_eq!(
+        verify(&other, &seen),
+        Err(Refused::Mismatch),
+        "each instance has its own secret"
+    );
 }
 
 #[tokio::test]
@@ -69,9 +102,19 @@ async fn endpoints_ask_for_what_they_declare() {
     });
     house.register("hello", hello.port(), declared).await;
     let (plain, staff) = (token(&keys, &["member"], ""), token(&keys, &["staff"], ""));
-    let (writer, both) = (token(&keys, &[], "notes:note:write"), token(&keys, &["staff"], "notes:note:write"));
+    let (writer, both) = (
+        token(&keys, &[], "notes:note:write"),
+        token(&keys, &["staff"], "notes:note:write"),
+    );
     let operator = house.operator();
-    let who = [None, Some(&*plain), Some(&*staff), Some(&*writer), Some(&*both), Some(&*operator)];
+    let who = [
+        None,
+        Some(&*plain),
+        Some(&*staff),
+        Some(&*writer),
+        Some(&*both),
+        Some(&*operator),
+    ];
     for (method, path, expected) in [
         (Method::GET, "/open", [200, 200, 200, 200, 200, 200]),
         (Method::GET, "/else", [401, 200, 200, 200, 200, 200]),
@@ -84,9 +127,16 @@ async fn endpoints_ask_for_what_they_declare() {
         for (token, expected) in who.iter().zip(expected) {
             let answer = call(&house, method.clone(), &format!("/api/hello{path}"), *token).await;
             let place = who.iter().position(|w| w == token);
-            assert_eq!(answer.status, expected, "{method} {path} as {place:?}: {}", answer.text);
+            assert_eq!(
+                answer.status, expected,
+                "{method} {path} as {place:?}: {}",
+                answer.text
+            );
             if expected == 401 {
-                assert!(answer.headers.contains_key("www-authenticate"), "{method} {path}");
+                assert!(
+                    answer.headers.contains_key("www-authenticate"),
+                    "{method} {path}"
+                );
             }
         }
     }
@@ -94,8 +144,12 @@ async fn endpoints_ask_for_what_they_declare() {
 
 fn claims(more: &Value) -> Value {
     let now = chrono::Utc::now().timestamp();
-    let mut claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now, "exp": now + 600 });
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut claims =
+        json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": now, "exp": now + 600 });
+    claims
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     claims
 }
 
@@ -103,10 +157,21 @@ fn claims(more: &Value) -> Value {
 async fn tokens_that_are_not_good_are_refused_and_never_arrive() {
     let (house, keys) = House::with_users("");
     let hello = Recorder::start("hello").await;
-    house.register("hello", hello.port(), json!({ "default_access": "authenticated" })).await;
+    house
+        .register(
+            "hello",
+            hello.port(),
+            json!({ "default_access": "authenticated" }),
+        )
+        .await;
     let now = chrono::Utc::now().timestamp();
     let good = keys.sign(&claims(&json!({})));
-    assert_eq!(call(&house, Method::GET, "/api/hello/", Some(&good)).await.status, 200);
+    assert_eq!(
+        call(&house, Method::GET, "/api/hello/", Some(&good))
+            .await
+            .status,
+        200
+    );
     let arrived = hello.count();
     let (head, rest) = good.split_once('.').unwrap();
     let (body, signature) = rest.split_once('.').unwrap();
@@ -122,7 +187,10 @@ async fn tokens_that_are_not_good_are_refused_and_never_arrive() {
         TestKeys::new("unknown").sign(&claims(&json!({}))),
         format!("eyJhbGciOiJub25lIn0.{body}."),
         format!("{head}.{body}."),
-        format!("{head}.{body}.{}", signature.chars().rev().collect::<String>()),
+        format!(
+            "{head}.{body}.{}",
+            signature.chars().rev().collect::<String>()
+        ),
         format!("{head}.{body}x.{signature}"),
         "a.b.c".to_owned(),
         "x".repeat(7000),
@@ -130,25 +198,45 @@ async fn tokens_that_are_not_good_are_refused_and_never_arrive() {
     for token in &bad {
         let answer = call(&house, Method::GET, "/api/hello/", Some(token)).await;
         assert_eq!(answer.status, 401, "{token}: {}", answer.text);
-        assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{token}");
+        assert!(
+            answer.headers["www-authenticate"]
+                .to_str()
+                .unwrap()
+                .starts_with("Bearer"),
+            "{token}"
+        );
     }
     assert_eq!(hello.count(), arrived);
     let log = house.log();
-    assert!(!log.contains(signature) && !log.contains(&bad[0]), "a token is in the log");
+    assert!(
+        !log.contains(signature) && !log.contains(&bad[0]),
+        "a token is in the log"
+    );
 }
 
 #[tokio::test]
 async fn an_issuer_outside_cannot_make_administrators() {
     let (house, keys) = House::with_users("");
-    let claims = claims(&json!({ "roles": ["super_admin", "tenant_admin"], "scope": "registry:*:* gateway:route:write *:*:*" }));
+    let claims = claims(
+        &json!({ "roles": ["super_admin", "tenant_admin"], "scope": "registry:*:* gateway:route:write *:*:*" }),
+    );
     let token = keys.sign(&claims);
     for path in ["/api/registry/tokens", "/api/gateway/routes"] {
         let answer = call(&house, Method::GET, path, Some(&token)).await;
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("system.forbidden")), "{path}");
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (403, Some("system.forbidden")),
+            "{path}"
+        );
     }
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
-    assert_eq!(call(&house, Method::GET, "/api/hello/", Some(&token)).await.status, 200);
+    assert_eq!(
+        call(&house, Method::GET, "/api/hello/", Some(&token))
+            .await
+            .status,
+        200
+    );
     assert_eq!(hello.last().header("x-portico-roles"), "");
 }
 
@@ -156,16 +244,38 @@ async fn an_issuer_outside_cannot_make_administrators() {
 async fn credentials_are_forwarded_only_to_whom_they_were_granted() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
-    house.register("hello", hello.port(), json!({ "forward_credentials": true })).await;
-    let request = client().get(format!("{}/api/hello/", house.http)).header("authorization", "Basic dXNlcjpwYXNz");
+    house
+        .register(
+            "hello",
+            hello.port(),
+            json!({ "forward_credentials": true }),
+        )
+        .await;
+    let request = client()
+        .get(format!("{}/api/hello/", house.http))
+        .header("authorization", "Basic dXNlcjpwYXNz");
     assert_eq!(answer(request).await.unwrap().status, 200);
     assert_eq!(hello.last().header("authorization"), "Basic dXNlcjpwYXNz");
-    let made = house.operate(Method::POST, "/api/registry/tokens", Some(&json!({ "name_pattern": "greedy" }))).await;
+    let made = house
+        .operate(
+            Method::POST,
+            "/api/registry/tokens",
+            Some(&json!({ "name_pattern": "greedy" })),
+        )
+        .await;
     let token = made.json()["token"].as_str().unwrap().to_owned();
     let body = json!({ "name": "greedy", "port": hello.port(), "host": "127.0.0.1", "forward_credentials": true, "default_access": "public" });
-    let request = client().post(format!("{}/api/registry/register", house.http)).bearer_auth(&token).json(&body);
+    let request = client()
+        .post(format!("{}/api/registry/register", house.http))
+        .bearer_auth(&token)
+        .json(&body);
     let refused = answer(request).await.unwrap();
     assert_eq!(refused.status, 403, "{}", refused.text);
-    let fields: Vec<_> = refused.json()["errors"].as_array().unwrap().iter().map(|e| e["field"].clone()).collect();
+    let fields: Vec<_> = refused.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["field"].clone())
+        .collect();
     assert_eq!(fields.len(), 2, "both are named: {}", refused.text);
 }

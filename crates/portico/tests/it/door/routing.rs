@@ -8,7 +8,10 @@ use crate::recorder::Recorder;
 
 /// GET with headers, by bytes, so that nothing changes the path on its way.
 fn get(house: &House, target: &str, headers: &str) -> String {
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", house.address());
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n",
+        house.address()
+    );
     exchange(house.address(), request.as_bytes())
 }
 
@@ -17,14 +20,19 @@ async fn an_address_has_several_forms() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
-    house.register("based", hello.port(), json!({ "base_path": "/v1/root" })).await;
+    house
+        .register("based", hello.port(), json!({ "base_path": "/v1/root" }))
+        .await;
     for (target, arrives) in [
         ("/api/hello", "/"),
         ("/api/hello/", "/"),
         ("/api/hello?a=b", "/?a=b"),
         ("/api/hello/x/y/", "/x/y/"),
         ("/api/hello/x?q=1&a=%20b&c", "/x?q=1&a=%20b&c"),
-        ("/api/hello/caf%C3%A9?%zz=a//b/../c", "/caf%C3%A9?%zz=a//b/../c"),
+        (
+            "/api/hello/caf%C3%A9?%zz=a//b/../c",
+            "/caf%C3%A9?%zz=a//b/../c",
+        ),
         ("/api/based", "/v1/root/"),
         ("/api/based/x?y", "/v1/root/x?y"),
     ] {
@@ -40,10 +48,20 @@ async fn an_address_has_several_forms() {
 #[tokio::test]
 async fn a_version_is_chosen_by_path_or_header() {
     let house = House::start(&[]);
-    let (old, new, next) = (Recorder::start("old").await, Recorder::start("new").await, Recorder::start("next").await);
-    house.register("hello", old.port(), json!({ "version": "1.2.0" })).await;
-    house.register("hello", new.port(), json!({ "version": "2.0.0" })).await;
-    house.register("hello", next.port(), json!({ "version": "3.0.0-rc.1" })).await;
+    let (old, new, next) = (
+        Recorder::start("old").await,
+        Recorder::start("new").await,
+        Recorder::start("next").await,
+    );
+    house
+        .register("hello", old.port(), json!({ "version": "1.2.0" }))
+        .await;
+    house
+        .register("hello", new.port(), json!({ "version": "2.0.0" }))
+        .await;
+    house
+        .register("hello", next.port(), json!({ "version": "3.0.0-rc.1" }))
+        .await;
     for (target, headers, wanted) in [
         ("/api/hello/x", "", "new /x"),
         ("/api/hello@1.2.0/x", "", "old /x"),
@@ -65,24 +83,47 @@ async fn only_known_hosts_are_answered() {
     let house = House::configured("[server]\nhosts = [\"shop.example\"]\n", &[]);
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
-    for host in ["shop.example", "SHOP.example:8080", "localhost", "localhost:1", "127.0.0.1", "[::1]:80"] {
+    for host in [
+        "shop.example",
+        "SHOP.example:8080",
+        "localhost",
+        "localhost:1",
+        "127.0.0.1",
+        "[::1]:80",
+    ] {
         let text = exchange(
             house.address(),
-            format!("GET /api/hello/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+            format!("GET /api/hello/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
         );
         assert_eq!(status(&text), 200, "{host}: {text}");
     }
     let arrived = hello.count();
-    for host in ["evil.example", "shop.example.evil.example", "x.shop.example", "localhost.evil.example"] {
+    for host in [
+        "evil.example",
+        "shop.example.evil.example",
+        "x.shop.example",
+        "localhost.evil.example",
+    ] {
         let text = exchange(
             house.address(),
-            format!("GET /api/hello/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+            format!("GET /api/hello/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
         );
         assert_eq!(status(&text), 421, "{host}: {text}");
         assert!(text.contains("gateway.unknown_host"), "{text}");
     }
-    for head in ["", "Host:\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n"] {
-        let text = exchange(house.address(), format!("GET /api/hello/ HTTP/1.1\r\n{head}Connection: close\r\n\r\n").as_bytes());
+    for head in [
+        "",
+        "Host:\r\n",
+        "Host: a b\r\n",
+        "Host: a/b\r\n",
+        "Host: 127.0.0.1\r\nHost: 127.0.0.1\r\n",
+    ] {
+        let text = exchange(
+            house.address(),
+            format!("GET /api/hello/ HTTP/1.1\r\n{head}Connection: close\r\n\r\n").as_bytes(),
+        );
         assert!(matches!(status(&text), 400 | 421), "{head:?}: {text}");
     }
     assert_eq!(hello.count(), arrived, "none of these may arrive");
@@ -110,9 +151,19 @@ async fn one_normalised_path_is_routed_and_forwarded() {
     }
     let arrived = hello.count();
     for target in [
-        "/api/hello/../hello/x", "/api/hello/x/../../other", "/api/hello/%2e%2e/registry/services", "/api/hello/..;/x",
-        "/api/hello/..%2fx", "/api/hello/..%5cx", "/api/hello/a%00b", "/api/hello/a\\b", "/api/hello/%", "/api/hello/%zz",
-        "/api/hello/%c0%ae%c0%ae/x", "/../x", "/api/..;/hello/x",
+        "/api/hello/../hello/x",
+        "/api/hello/x/../../other",
+        "/api/hello/%2e%2e/registry/services",
+        "/api/hello/..;/x",
+        "/api/hello/..%2fx",
+        "/api/hello/..%5cx",
+        "/api/hello/a%00b",
+        "/api/hello/a\\b",
+        "/api/hello/%",
+        "/api/hello/%zz",
+        "/api/hello/%c0%ae%c0%ae/x",
+        "/../x",
+        "/api/..;/hello/x",
     ] {
         let text = get(&house, target, "");
         assert_eq!(status(&text), 400, "{target}: {text}");
@@ -129,8 +180,20 @@ async fn no_spelling_of_a_path_gets_past_an_endpoints_roles() {
     assert_eq!(house.get("/api/hello/open").await.status, 200);
     let arrived = hello.count();
     for path in [
-        "/admin", "/admin/", "/admin/x", "//admin/x", "/./admin/x", "/open/../admin/x", "/%61dmin/x", "/admin;a=b/x", "/admin/x;a",
-        "/admin//x", "/open/%2e%2e/admin/x", "/admin/./x", "/admin%2fx", "/%2fadmin/x",
+        "/admin",
+        "/admin/",
+        "/admin/x",
+        "//admin/x",
+        "/./admin/x",
+        "/open/../admin/x",
+        "/%61dmin/x",
+        "/admin;a=b/x",
+        "/admin/x;a",
+        "/admin//x",
+        "/open/%2e%2e/admin/x",
+        "/admin/./x",
+        "/admin%2fx",
+        "/%2fadmin/x",
     ] {
         let text = get(&house, &format!("/api/hello{path}"), "");
         // An encoded slash is no separator: that is another path, which a service must not take for the first.
@@ -143,14 +206,33 @@ async fn no_spelling_of_a_path_gets_past_an_endpoints_roles() {
 #[tokio::test]
 async fn what_is_not_a_service_is_not_found() {
     let house = House::start(&[]);
-    for path in ["/api/nobody", "/api/nobody/x", "/api/", "/nothing", "/api/v1", "/.env"] {
+    for path in [
+        "/api/nobody",
+        "/api/nobody/x",
+        "/api/",
+        "/nothing",
+        "/api/v1",
+        "/.env",
+    ] {
         let answer = house.get(path).await;
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
-        assert_eq!(answer.json()["request_id"], answer.headers["x-request-id"].to_str().unwrap(), "{path}");
+        assert_eq!(
+            answer.headers["content-type"], "application/problem+json",
+            "{path}"
+        );
+        assert_eq!(
+            answer.json()["request_id"],
+            answer.headers["x-request-id"].to_str().unwrap(),
+            "{path}"
+        );
     }
-    let trace = answer(client().request(http::Method::TRACE, format!("{}/api/nobody", house.http))).await.unwrap();
+    let trace = answer(client().request(http::Method::TRACE, format!("{}/api/nobody", house.http)))
+        .await
+        .unwrap();
     assert!(matches!(trace.status, 404 | 405 | 501), "{trace:?}");
-    let connect = exchange(house.address(), b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n");
+    let connect = exchange(
+        house.address(),
+        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
+    );
     assert!(status(&connect) >= 400, "{connect}");
 }

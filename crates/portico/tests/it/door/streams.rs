@@ -22,23 +22,37 @@ use crate::recorder::Recorder;
 async fn a_websocket_goes_through_both_ways() {
     let house = House::start(&[]);
     let router = Router::new().fallback(any(|upgrade: WebSocketUpgrade| async {
-        upgrade.protocols(["chat"]).on_upgrade(|mut socket| async move {
-            while let Some(Ok(message)) = socket.recv().await {
-                if matches!(message, Inner::Text(_) | Inner::Binary(_)) && socket.send(message).await.is_err() {
-                    return;
+        upgrade
+            .protocols(["chat"])
+            .on_upgrade(|mut socket| async move {
+                while let Some(Ok(message)) = socket.recv().await {
+                    if matches!(message, Inner::Text(_) | Inner::Binary(_))
+                        && socket.send(message).await.is_err()
+                    {
+                        return;
+                    }
                 }
-            }
-        })
+            })
     }));
     let plugin = TestPlugin::with(router).await;
-    house.register("chat", plugin.address.port(), json!({})).await;
-    let mut request = format!("ws://{}/api/chat/room?x=1", house.address()).into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+    house
+        .register("chat", plugin.address.port(), json!({}))
+        .await;
+    let mut request = format!("ws://{}/api/chat/room?x=1", house.address())
+        .into_client_request()
+        .unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", "chat".parse().unwrap());
     let (mut socket, response) = tokio_tungstenite::connect_async(request).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
     assert!(response.headers().contains_key("x-request-id"));
     let big = vec![7_u8; 300_000];
-    for message in [Message::text("hello"), Message::binary(big), Message::text("bye")] {
+    for message in [
+        Message::text("hello"),
+        Message::binary(big),
+        Message::text("bye"),
+    ] {
         socket.send(message.clone()).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), message);
     }
@@ -51,10 +65,21 @@ async fn a_websocket_goes_through_both_ways() {
 #[tokio::test]
 async fn a_websocket_of_another_origin_is_refused() {
     let house = House::start(&[]);
-    let plugin = TestPlugin::with(Router::new().fallback(any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(|_| async {}) }))).await;
-    house.register("chat", plugin.address.port(), json!({})).await;
-    let mut request = format!("ws://{}/api/chat/", house.address()).into_client_request().unwrap();
-    request.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+    let plugin = TestPlugin::with(
+        Router::new().fallback(any(|upgrade: WebSocketUpgrade| async {
+            upgrade.on_upgrade(|_| async {})
+        })),
+    )
+    .await;
+    house
+        .register("chat", plugin.address.port(), json!({}))
+        .await;
+    let mut request = format!("ws://{}/api/chat/", house.address())
+        .into_client_request()
+        .unwrap();
+    request
+        .headers_mut()
+        .insert("origin", "https://evil.example".parse().unwrap());
     assert!(tokio_tungstenite::connect_async(request).await.is_err());
 }
 
@@ -66,7 +91,9 @@ fn piecewise(head: &'static str) -> (RawServer, mpsc::Sender<&'static str>) {
         if read_head(&mut stream).is_none() {
             return;
         }
-        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes());
+        let _ = stream.write_all(
+            format!("HTTP/1.1 200 OK\r\n{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes(),
+        );
         for piece in receiver.lock().unwrap().iter() {
             let _ = stream.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes());
             if piece.is_empty() {
@@ -82,7 +109,11 @@ async fn events_arrive_when_they_happen() {
     let house = House::start(&[]);
     let (server, pieces) = piecewise("Content-Type: text/event-stream\r\n");
     house.register("news", server.port(), json!({})).await;
-    let mut response = client().get(format!("{}/api/news/", house.http)).send().await.unwrap();
+    let mut response = client()
+        .get(format!("{}/api/news/", house.http))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     for event in ["data: one\n\n", "data: two\n\n", "data: three\n\n"] {
         // The next one is only written after this one was read: nothing is held back.
@@ -118,8 +149,15 @@ async fn a_request_streams_while_its_answer_does() {
     });
     house.register("mirror", server.port(), json!({})).await;
     let mut stream = TcpStream::connect(house.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "POST /api/mirror/ HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n", house.address()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    write!(
+        stream,
+        "POST /api/mirror/ HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        house.address()
+    )
+    .unwrap();
     stream.write_all(b"3\r\none\r\n").unwrap();
     let head = read_head(&mut stream).unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -127,7 +165,9 @@ async fn a_request_streams_while_its_answer_does() {
     let mut read_until = |stream: &mut TcpStream, wanted: &str| {
         let mut byte = [0];
         while !got.contains(wanted) {
-            stream.read_exact(&mut byte).unwrap_or_else(|e| panic!("{wanted} never came back: {e}; {got:?}"));
+            stream
+                .read_exact(&mut byte)
+                .unwrap_or_else(|e| panic!("{wanted} never came back: {e}; {got:?}"));
             got.push(char::from(byte[0]));
         }
     };
@@ -157,9 +197,25 @@ async fn head_and_ranges_pass_unchanged() {
     let client = client();
     for _ in 0..3 {
         let head = answer(client.head(&url)).await.unwrap();
-        assert_eq!((head.status, head.headers["content-length"].to_str().unwrap(), head.headers["etag"].to_str().unwrap()), (200, "12345", "\"a\""));
-        let part = answer(client.get(&url).header("range", "bytes=2-4")).await.unwrap();
-        assert_eq!((part.status, part.text.as_str(), part.headers["content-range"].to_str().unwrap()), (206, "234", "bytes 2-4/10"));
+        assert_eq!(
+            (
+                head.status,
+                head.headers["content-length"].to_str().unwrap(),
+                head.headers["etag"].to_str().unwrap()
+            ),
+            (200, "12345", "\"a\"")
+        );
+        let part = answer(client.get(&url).header("range", "bytes=2-4"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                part.status,
+                part.text.as_str(),
+                part.headers["content-range"].to_str().unwrap()
+            ),
+            (206, "234", "bytes 2-4/10")
+        );
         let none = answer(client.get(&url)).await.unwrap();
         assert_eq!((none.status, none.text.as_str()), (204, ""));
     }
@@ -171,8 +227,13 @@ async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
     let mut stream = TcpStream::connect(house.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let head = format!("POST /api/hello/ HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", house.address());
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let head = format!(
+        "POST /api/hello/ HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        house.address()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     let go = read_head(&mut stream).unwrap();
     assert_eq!(status(&go), 100, "{go}");
@@ -181,9 +242,14 @@ async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     assert_eq!(status(&done), 200, "{done}");
     assert_eq!(hello.last().body, "hello");
     // A refused request is told so at once, and its body need not be sent.
-    let refused = format!("POST /api/nobody/ HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", house.address());
+    let refused = format!(
+        "POST /api/nobody/ HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        house.address()
+    );
     let mut stream = TcpStream::connect(house.address()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     stream.write_all(refused.as_bytes()).unwrap();
     assert_eq!(status(&read_head(&mut stream).unwrap()), 404);
 }
@@ -193,9 +259,25 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
     house.register("hello", hello.port(), json!({})).await;
-    let requests: String = (0..5).map(|i| format!("GET /api/hello/{i} HTTP/1.1\r\nHost: {}\r\n\r\n", house.address())).collect();
-    let last = format!("GET /api/hello/last HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", house.address());
+    let requests: String = (0..5)
+        .map(|i| {
+            format!(
+                "GET /api/hello/{i} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                house.address()
+            )
+        })
+        .collect();
+    let last = format!(
+        "GET /api/hello/last HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        house.address()
+    );
     let text = crate::raw::exchange(house.address(), (requests + &last).as_bytes());
-    let places: Vec<usize> = ["/0", "/1", "/2", "/3", "/4", "/last"].iter().map(|p| text.find(&format!("hello {p}")).unwrap_or_else(|| panic!("{p}: {text}"))).collect();
+    let places: Vec<usize> = ["/0", "/1", "/2", "/3", "/4", "/last"]
+        .iter()
+        .map(|p| {
+            text.find(&format!("hello {p}"))
+                .unwrap_or_else(|| panic!("{p}: {text}"))
+        })
+        .collect();
     assert!(places.is_sorted(), "{text}");
 }
