@@ -5,6 +5,7 @@ pub mod balance;
 pub mod body;
 pub mod cache;
 mod error;
+mod figures;
 mod http;
 pub mod identify;
 pub mod limit;

@@ -64,6 +64,7 @@ pub fn openapi() -> OpenApi {
 /// Declares all metrics, for the documentation.
 pub fn declare_metrics(registry: &Registry) {
     let _declared = Families::new(registry);
+    crate::figures::declare(registry);
 }
 
 async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
@@ -89,6 +90,7 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         book.follow(stop)
     }));
     let control = DoorControl::new(cx.spawner.clone());
+    crate::figures::export(&cx.telemetry.metrics, control.clone());
     cx.provide::<dyn StreamCloser>(Arc::new(control.clone()));
     // The table follows in every process: a surface that opens later must not start on an old one.
     let rebuilding = Arc::clone(&gate);

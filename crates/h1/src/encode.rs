@@ -34,14 +34,14 @@ pub struct ResponseOptions<'a> {
     pub framing: Framing,
     /// Written when the headers have no `Date`.
     pub date: &'a [u8],
-    pub connection: Upgrade<'a>,
+    pub connection: Connection<'a>,
     /// The answer is to `HEAD`, or a 304: `Content-Length` of the headers is kept.
     pub keep_length: bool,
 }
 
 /// What `Connection` says in an answer.
 #[derive(Clone, Copy)]
-pub enum Upgrade<'a> {
+pub enum Connection<'a> {
     /// Nothing: the default of HTTP/1.1, keep.
     Keep,
     /// `keep-alive`, for HTTP/1.0.
@@ -136,10 +136,10 @@ pub fn write_response(
         Framing::UntilClose => {}
     }
     match options.connection {
-        Upgrade::Keep => {}
-        Upgrade::KeepAlive => out.put(b"connection: keep-alive\r\n")?,
-        Upgrade::Close => out.put(b"connection: close\r\n")?,
-        Upgrade::To(protocol) => {
+        Connection::Keep => {}
+        Connection::KeepAlive => out.put(b"connection: keep-alive\r\n")?,
+        Connection::Close => out.put(b"connection: close\r\n")?,
+        Connection::To(protocol) => {
             out.put(b"connection: upgrade\r\n")?;
             out.field(&header::UPGRADE, protocol)?;
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Method;
 
 use crate::{
-    BodyDecoder, Framing, HeadScan, Limits, RequestHead, RequestLine, ResponseOptions, Upgrade,
+    BodyDecoder, Connection, Framing, HeadScan, Limits, RequestHead, RequestLine, ResponseOptions,
     parse_request, parse_response, write_request, write_response,
 };
 
@@ -56,9 +56,9 @@ pub fn fuzz_response(bytes: &[u8]) -> bool {
         framing: first.framing,
         date: b"Thu, 01 Jan 1970 00:00:00 GMT",
         connection: if first.framing == Framing::UntilClose {
-            Upgrade::Close
+            Connection::Close
         } else {
-            Upgrade::Keep
+            Connection::Keep
         },
         keep_length: first.status == http::StatusCode::NOT_MODIFIED,
     };

@@ -21,7 +21,7 @@ mod trailers;
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::ChunkedDecoder;
 pub use encode::{
-    CHUNK_PREFIX_MAX, CONTINUE, LAST_CHUNK, Overflow, RequestLine, ResponseOptions, Upgrade,
+    CHUNK_PREFIX_MAX, CONTINUE, Connection, LAST_CHUNK, Overflow, RequestLine, ResponseOptions,
     chunk_prefix, write_request, write_response, write_trailers,
 };
 pub use error::Error;

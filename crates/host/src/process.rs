@@ -116,113 +116,41 @@ impl Process {
     /// # Errors
     /// With a sentence and the exit code of [`exit`].
     pub async fn start(options: Options, composition: Composition) -> Result<Self, StartError> {
-        let config = Arc::new(options.loaded.config.clone());
-        let data_dir = DataDir::open(&config.node.data_dir, &*options.clock)?;
-        let node = node_info(&config, &options, composition.version);
-        let (telemetry, driver) = Telemetry::start(
-            &config,
-            &composition,
-            &node.name,
-            &options.clock,
-            &options.random,
-            options.own_logs,
-        )?;
-        let spawner = Spawner::new(tokio::runtime::Handle::current());
-        let stopping = spawner.stopping().clone();
-        spawner.spawn("traces", driver.run(stopping));
-        let ground = Ground::lay(
-            &options,
-            &config,
-            &data_dir,
-            &composition,
-            &telemetry,
-            &spawner,
-        )
-        .await?;
-        let own = OwnAddresses::default();
-        let health_cell: Arc<OnceLock<Health>> = Arc::default();
-        let audit = options.audit.clone();
+        let base = Foundation::lay(&options, &composition).await?;
         let mut built = build::all(
-            &ground,
-            audit,
+            &base.ground,
+            options.audit.clone(),
             &composition,
-            &config,
-            &node,
-            &telemetry,
-            &spawner,
-            &own,
-            &health_cell,
+            &base.config,
+            &base.node,
+            &base.telemetry,
+            &base.spawner,
+            &base.own,
+            &base.health,
         )
         .await?;
-
         let health = Health::new(
             Arc::clone(&options.clock),
             std::mem::take(&mut built.checks),
         );
         // Set once, here, before anybody can ask.
-        let _ = health_cell.set(health.clone());
-        let pulse = Pulse::default();
-        pulse.beat(&*options.clock);
-        let roles: Arc<[String]> = config.node.roles.iter().map(ToString::to_string).collect();
-        let membership = background::join(&ground, &node, &roles, &health, &spawner).await?;
-        background::start(&ground, &spawner, &health, &pulse, &config, &telemetry);
-        built.jobs.extend(portico_jobs::ops_jobs(&ground.db));
-        let jobs = portico_jobs::Runner::new(
-            ground.db.clone(),
-            Arc::clone(&options.clock),
-            Arc::clone(&options.random),
-            &node.name,
-            built.jobs,
-        )
-        .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?;
-        jobs.start(spawner.tasks(), spawner.stopping());
-        crate::figures::export(&telemetry.metrics, &ground.db, &jobs);
-        for Worker { name, run } in built.workers {
-            spawner.spawn(name, run(spawner.stopping().clone()));
-        }
-
+        let _ = base.health.set(health.clone());
+        let services = std::mem::take(&mut built.services);
+        let surfaces = std::mem::take(&mut built.surfaces);
+        let workers = std::mem::take(&mut built.workers);
+        let membership = base.set_going(&options, &health, built, workers).await?;
         let mut bound = Bound {
-            own,
+            own: base.own.clone(),
             next_free_port: options.next_free_port,
             urls: Map::new(),
         };
-        let mut surfaces = Vec::new();
-        for surface in built.surfaces {
-            surfaces.push(bound.bind(surface)?);
-        }
-        let metrics_token_needed = !config.listen.admin.is_private();
-        let admin = match config.listen.admin.addr() {
+        let surfaces = surfaces
+            .into_iter()
+            .map(|surface| bound.bind(surface))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin = match base.admin(&options, &composition, &health) {
+            Some(surface) => Some(bound.bind(Box::new(surface))?),
             None => None,
-            Some(address) => {
-                let router = admin::router(Admin {
-                    health: health.clone(),
-                    metrics: telemetry.metrics.clone(),
-                    metrics_enabled: config.telemetry.metrics.enabled,
-                    token: config
-                        .telemetry
-                        .metrics
-                        .token
-                        .clone()
-                        .filter(|_| metrics_token_needed)
-                        .map(Arc::new),
-                    pulse,
-                    clock: Arc::clone(&options.clock),
-                    version: composition.version,
-                    replica: Arc::clone(&node.name),
-                    roles,
-                });
-                let surface = HttpSurface::new(
-                    "admin",
-                    address,
-                    router,
-                    portico_web::serve::Limits {
-                        connections: 1024,
-                        ..Default::default()
-                    },
-                    spawner.runtime().clone(),
-                );
-                Some(bound.bind(Box::new(surface))?)
-            }
         };
         health.set_started();
         membership.ready().await;
@@ -231,24 +159,25 @@ impl Process {
             urls: bound.urls,
             pid: std::process::id(),
             version: composition.version,
-            data_dir: data_dir.path().display().to_string(),
+            data_dir: base.data_dir.path().display().to_string(),
         };
-        data_dir.write_ready(&serde_json::to_string(&ready).unwrap_or_default())?;
+        base.data_dir
+            .write_ready(&serde_json::to_string(&ready).unwrap_or_default())?;
         Ok(Self {
-            data_dir,
-            db: ground.db.clone(),
-            config,
+            data_dir: base.data_dir,
+            db: base.ground.db.clone(),
+            metrics_token_needed: !base.config.listen.admin.is_private(),
+            config: base.config,
             health,
-            spawner,
+            spawner: base.spawner,
             surfaces,
             admin,
-            telemetry,
+            telemetry: base.telemetry,
             replica: membership,
-            settings: ground.file_settings.clone(),
+            settings: base.ground.file_settings.clone(),
+            services,
             ready,
             loaded: options.loaded,
-            metrics_token_needed,
-            services: built.services,
         })
     }
 
@@ -343,6 +272,126 @@ impl Process {
     #[must_use]
     pub const fn metrics_token_needed(&self) -> bool {
         self.metrics_token_needed
+    }
+}
+
+/// What stands before any service is built.
+struct Foundation {
+    config: Arc<Config>,
+    data_dir: DataDir,
+    node: NodeInfo,
+    telemetry: Telemetry,
+    spawner: Spawner,
+    ground: Ground,
+    own: OwnAddresses,
+    health: Arc<OnceLock<Health>>,
+    pulse: Pulse,
+    roles: Arc<[String]>,
+}
+
+impl Foundation {
+    async fn lay(options: &Options, composition: &Composition) -> Result<Self, StartError> {
+        let config = Arc::new(options.loaded.config.clone());
+        let data_dir = DataDir::open(&config.node.data_dir, &*options.clock)?;
+        let node = node_info(&config, options, composition.version);
+        let (telemetry, driver) = Telemetry::start(
+            &config,
+            composition,
+            &node.name,
+            &options.clock,
+            &options.random,
+            options.own_logs,
+        )?;
+        let spawner = Spawner::new(tokio::runtime::Handle::current());
+        spawner.spawn("traces", driver.run(spawner.stopping().clone()));
+        let ground = Ground::lay(
+            options,
+            &config,
+            &data_dir,
+            composition,
+            &telemetry,
+            &spawner,
+        )
+        .await?;
+        let pulse = Pulse::default();
+        pulse.beat(&*options.clock);
+        let roles = config.node.roles.iter().map(ToString::to_string).collect();
+        Ok(Self {
+            config,
+            data_dir,
+            node,
+            telemetry,
+            spawner,
+            ground,
+            own: OwnAddresses::default(),
+            health: Arc::default(),
+            pulse,
+            roles,
+        })
+    }
+
+    /// Enters the replicas and starts jobs, workers and what every process does.
+    async fn set_going(
+        &self,
+        options: &Options,
+        health: &Health,
+        mut built: build::All,
+        workers: Vec<Worker>,
+    ) -> Result<background::Membership, StartError> {
+        let (ground, spawner) = (&self.ground, &self.spawner);
+        let membership = background::join(ground, &self.node, &self.roles, health, spawner).await?;
+        background::start(
+            ground,
+            spawner,
+            health,
+            &self.pulse,
+            &self.config,
+            &self.telemetry,
+        );
+        built.jobs.extend(portico_jobs::ops_jobs(&ground.db));
+        let jobs = portico_jobs::Runner::new(
+            ground.db.clone(),
+            Arc::clone(&options.clock),
+            Arc::clone(&options.random),
+            &self.node.name,
+            built.jobs,
+        )
+        .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?;
+        jobs.start(spawner.tasks(), spawner.stopping());
+        crate::figures::export(&self.telemetry.metrics, &ground.db, &jobs);
+        for Worker { name, run } in workers {
+            spawner.spawn(name, run(spawner.stopping().clone()));
+        }
+        Ok(membership)
+    }
+
+    /// The admin listener, unless it is off.
+    fn admin(
+        &self,
+        options: &Options,
+        composition: &Composition,
+        health: &Health,
+    ) -> Option<HttpSurface> {
+        let address = self.config.listen.admin.addr()?;
+        let section = &self.config.telemetry.metrics;
+        let reachable = !self.config.listen.admin.is_private();
+        let router = admin::router(Admin {
+            health: health.clone(),
+            metrics: self.telemetry.metrics.clone(),
+            metrics_enabled: section.enabled,
+            token: section.token.clone().filter(|_| reachable).map(Arc::new),
+            pulse: self.pulse.clone(),
+            clock: Arc::clone(&options.clock),
+            version: composition.version,
+            replica: Arc::clone(&self.node.name),
+            roles: Arc::clone(&self.roles),
+        });
+        let limits = portico_web::serve::Limits {
+            connections: 1024,
+            ..Default::default()
+        };
+        let runtime = self.spawner.runtime().clone();
+        Some(HttpSurface::new("admin", address, router, limits, runtime))
     }
 }
 

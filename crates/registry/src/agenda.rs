@@ -42,9 +42,8 @@ impl Agenda {
         self.check.add(ids);
     }
 
-    /// The data plane could not connect, or could again: judged and probed at once.
+    /// The data plane could not connect: probed at once.
     pub(crate) fn suspect(&self, id: Uuid) {
-        self.judge.add([id]);
         self.suspects.add([id]);
     }
 

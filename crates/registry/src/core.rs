@@ -217,12 +217,20 @@ impl DirectorySource for Source {
             return;
         };
         let rise = self.0.tunables.get().defaults.rise;
-        let told = match what {
-            Observation::ConnectFailed => entry.live.connect_failed(),
-            Observation::Connected => entry.live.connected(rise),
-        };
-        if told {
-            self.0.agenda.suspect(instance);
+        match what {
+            Observation::ConnectFailed => {
+                // Balancing avoids it from now on, so that a second refusal may never come from there:
+                // a probe looks at once, whether or not this was the one that takes it out.
+                if entry.live.connect_failed() {
+                    self.0.agenda.judge([instance]);
+                }
+                self.0.agenda.suspect(instance);
+            }
+            Observation::Connected => {
+                if entry.live.connected(rise) {
+                    self.0.agenda.judge([instance]);
+                }
+            }
         }
     }
 }

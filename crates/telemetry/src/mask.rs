@@ -48,6 +48,19 @@ pub fn text(value: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// True for the dotted codes of our errors (`gateway.no_instance`), which are called `code` as one-time
+/// codes are, and are no secrets.
+#[must_use]
+pub fn is_dotted_code(value: &str) -> bool {
+    let word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-')
+    };
+    value.contains('.') && value.split('.').all(word)
+}
+
 /// What a byte may begin or end, for [`is_plain`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -161,8 +174,13 @@ impl Scanner<'_> {
             return;
         }
         let found = pair::name_before(self.text, self.at)
-            .filter(|name| is_secret_name(name) && !self.is_error_code(name));
-        match found.and_then(|name| pair::value_after(self.text, self.at + 1, name)) {
+            .filter(|name| is_secret_name(name) && !self.is_error_code(name))
+            .and_then(|name| {
+                let value = pair::value_after(self.text, self.at + 1, name)?;
+                let shown = name == "code" && is_dotted_code(&self.text[value.0..value.1]);
+                (!shown).then_some(value)
+            });
+        match found {
             Some((from, to)) => self.replace(out, from, to, MASKED),
             None => self.at += 1,
         }

@@ -100,7 +100,8 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits, stop: Can
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes.max(8192));
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    // WebSockets of the demo and of tests take the connection over.
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

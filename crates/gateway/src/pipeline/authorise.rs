@@ -14,7 +14,7 @@ use crate::route::endpoints::AccessRule;
 ///
 /// # Errors
 /// 403 for clients that the route does not serve.
-pub fn network(access: Option<&AccessDoc>, address: IpAddr) -> Result<(), Refusal> {
+pub(crate) fn network(access: Option<&AccessDoc>, address: IpAddr) -> Result<(), Refusal> {
     let Some(access) = access else { return Ok(()) };
     let denied = access.deny.iter().any(|network| network.contains(&address));
     let allowed = access.allow.is_empty()
@@ -34,7 +34,7 @@ pub fn network(access: Option<&AccessDoc>, address: IpAddr) -> Result<(), Refusa
 
 /// True when anybody may call.
 #[must_use]
-pub fn is_public(
+pub(crate) fn is_public(
     route: Option<&AccessDoc>,
     endpoint: Option<&AccessRule>,
     default: DefaultAccess,
@@ -57,7 +57,7 @@ pub fn is_public(
 ///
 /// # Errors
 /// 401 when nobody is known, 403 when a role or permission is missing.
-pub fn principal(
+pub(crate) fn principal(
     principal: &Principal,
     route: Option<&AccessDoc>,
     endpoint: Option<&AccessRule>,

@@ -49,12 +49,12 @@ impl Door {
                 .lookup(&ask.view(request.headers()), &rule, now_ms)
         };
         match looked {
-            Lookup::Hit(answer) => Ok(self.from_cache(&answer, trip, log)),
+            Lookup::Hit(answer) => Ok(self.stored(&answer, trip, log)),
             Lookup::Stale(answer, refresh) => {
                 if let Some(leader) = refresh {
                     self.refresh(trip, path, &host, &request, &rule, leader);
                 }
-                Ok(self.from_cache(&answer, trip, log))
+                Ok(self.stored(&answer, trip, log))
             }
             Lookup::OnlyIfCached => Err(Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -108,7 +108,7 @@ impl Door {
         let began = self.unix_ms();
         let clock = move || began + u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
         match ticket.turn(&view, rule, wait, &clock).await {
-            Turn::Ready(answer) => Ok(self.from_cache(&answer, trip, log)),
+            Turn::Ready(answer) => Ok(self.stored(&answer, trip, log)),
             Turn::Busy => Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "gateway.overloaded",
@@ -138,7 +138,7 @@ impl Door {
             Ok(response) => response,
             Err(refusal) => {
                 return match leader.on_error(view, self.unix_ms()) {
-                    Some(answer) => Ok(self.from_cache(&answer, trip, log)),
+                    Some(answer) => Ok(self.stored(&answer, trip, log)),
                     None => Err(refusal),
                 };
             }
@@ -147,7 +147,7 @@ impl Door {
         super::hygiene::clean_response(response.headers_mut(), false);
         let status = response.status();
         match leader.fill(view, rule, status, response.headers(), self.unix_ms()) {
-            Fill::Answer(answer) => Ok(self.from_cache(&answer, trip, log)),
+            Fill::Answer(answer) => Ok(self.stored(&answer, trip, log)),
             Fill::Through(why) => {
                 mark(
                     &mut response,
@@ -240,12 +240,9 @@ impl Door {
             let view = ask.view(&theirs);
             let mut facts = Facts::default();
             leader.prepare(fresh.headers_mut(), door.unix_ms());
-            let mut response = match door.forward(&trip, fresh, &mut facts).await {
-                Ok(response) => response,
-                Err(_) => {
-                    drop(leader.on_error(&view, door.unix_ms()));
-                    return;
-                }
+            let Ok(mut response) = door.forward(&trip, fresh, &mut facts).await else {
+                drop(leader.on_error(&view, door.unix_ms()));
+                return;
             };
             super::hygiene::clean_response(response.headers_mut(), false);
             if let Fill::Collect(collector) = leader.fill(
@@ -277,7 +274,7 @@ impl Door {
         )
     }
 
-    fn from_cache(&self, answer: &Answer, trip: &Trip, log: &mut Log) -> Response<RespBody> {
+    fn stored(&self, answer: &Answer, trip: &Trip, log: &mut Log) -> Response<RespBody> {
         log.cache = answer.level().as_str();
         let (level, result) = answer.outcome().labels();
         self.meters.of(Some(&trip.plan)).cache(level, result);

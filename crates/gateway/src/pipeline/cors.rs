@@ -52,7 +52,9 @@ impl Cors {
         }
     }
 
-    fn allows(&self, origin: &HeaderValue) -> bool {
+    /// True for origins that may use these routes.
+    #[must_use]
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
         self.any || self.origins.contains(origin)
     }
 

@@ -227,7 +227,7 @@ impl Handler for Door {
     }
 
     fn finished(&self, log: Self::Log, end: &End) {
-        self.record(*log, end);
+        self.record(&log, end);
     }
 
     fn refused(&self, conn: &ConnInfo, status: StatusCode, kind: &'static str) -> String {

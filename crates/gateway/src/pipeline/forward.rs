@@ -13,6 +13,7 @@ use portico_telemetry::trace::TraceContext;
 use smallvec::SmallVec;
 
 use super::client::Client;
+use super::deadline::{DEADLINE, GRPC_TIMEOUT};
 use super::door::{Door, Local};
 use super::gate::BreakerEvent;
 use super::hygiene;
@@ -31,11 +32,9 @@ use crate::route::plan::{self, Plan};
 use crate::route::release::{cookie, hash};
 use crate::route::service::{InstanceNode, ServiceNode, VersionNode};
 use crate::serve::UpgradeTo;
-use crate::upstream::{SendError, SendErrorKind, SendOptions};
+use crate::upstream::{SendError, SendErrorKind, SendOptions, TimeoutKind};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const DEADLINE: HeaderName = HeaderName::from_static("x-portico-deadline-ms");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// One request on its way to one version of a service; owns what a background refresh needs too.
 pub(super) struct Trip {
@@ -51,6 +50,8 @@ pub(super) struct Trip {
     pub(super) trace: TraceContext,
     /// Path and query below the instance's base path.
     pub(super) target: String,
+    /// As the client sent it, normalised.
+    pub(super) path: Box<str>,
     pub(super) begun: Instant,
     pub(super) begun_ms: i64,
     pub(super) deadline: Option<Instant>,
@@ -73,6 +74,7 @@ impl Trip {
             request_id: self.request_id.clone(),
             trace: self.trace.clone(),
             target: self.target.clone(),
+            path: self.path.clone(),
             begun: self.begun,
             begun_ms: self.begun_ms,
             deadline: None,
@@ -209,7 +211,7 @@ impl Door {
                 }
             }
             Err(error) => {
-                if matches!(error.kind, SendErrorKind::Connect(_)) && node.load.connect_failed() {
+                if is_connect(&error.kind) && node.load.connect_failed() {
                     self.gate
                         .directory
                         .observe(node.instance.id, Observation::ConnectFailed);
@@ -277,7 +279,7 @@ impl Door {
 
     /// Changes the headers for the service, once for all attempts.
     fn prepare(&self, trip: &Trip, request: &mut Request<ReqBody>) -> Result<(), Refusal> {
-        let (method, path) = (request.method().clone(), request.uri().clone());
+        let method = request.method().clone();
         let headers = request.headers_mut();
         hygiene::clean_request(headers, trip.client.proxied);
         hygiene::mark_via(headers, trip.http2)?;
@@ -287,7 +289,7 @@ impl Door {
         hygiene::forward_client(headers, &trip.client, peer, host.as_ref());
         headers.insert(super::client::X_REQUEST_ID, trip.request_id.clone());
         trip.trace.inject(headers);
-        if let Some(transform) = plan::first(&trip.plan.transforms, &method, path.path()) {
+        if let Some(transform) = plan::first(&trip.plan.transforms, &method, &trip.path) {
             transform.request(headers, &fill(&trip.identity, &trip.request_id, &[]));
         }
         trip.identity.wire.write(headers, &trip.request_id);
@@ -537,6 +539,14 @@ fn judge(trip: &Trip, response: &Response<RespBody>, micros: f32, penalty: f32) 
     }
 }
 
+/// True when no connection could be made.
+const fn is_connect(kind: &SendErrorKind) -> bool {
+    matches!(
+        kind,
+        SendErrorKind::Connect(_) | SendErrorKind::Timeout(TimeoutKind::Connect)
+    )
+}
+
 fn failure(kind: &SendErrorKind, penalty: f32) -> Attempted {
     let why = match kind {
         SendErrorKind::Connect(_) | SendErrorKind::AddressNotAllowed => "connect",
@@ -554,13 +564,11 @@ fn failure(kind: &SendErrorKind, penalty: f32) -> Attempted {
 fn failed(error: SendError) -> Failed {
     let safe = error.is_safe_to_repeat();
     // An instance that was slow once may have done the work; one that spoke nonsense would speak it again.
-    let worth = matches!(
-        error.kind,
-        SendErrorKind::Connect(_)
-            | SendErrorKind::Reset
-            | SendErrorKind::Refused
-            | SendErrorKind::AddressNotAllowed
-    );
+    let worth = is_connect(&error.kind)
+        || matches!(
+            error.kind,
+            SendErrorKind::Reset | SendErrorKind::Refused | SendErrorKind::AddressNotAllowed
+        );
     Failed {
         refusal: Refusal::upstream(&error.kind),
         request: error.request,

@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 const MOST_PASSES: usize = 3;
 const PSEUDONYM: &str = "portico";
 /// Our session cookies; no service ever sees or sets them.
-pub const OWN_COOKIES: [&str; 4] = [
+pub(super) const OWN_COOKIES: [&str; 4] = [
     "__Host-portico_session",
     "__Host-portico_refresh",
     "portico_session",
@@ -39,7 +39,7 @@ fn is_forgery(name: &str, proxied: bool) -> bool {
 }
 
 /// Removes what a client must not say. Values with an underscore instead of a dash are the same to CGI-like services.
-pub fn clean_request(headers: &mut HeaderMap, proxied: bool) {
+pub(super) fn clean_request(headers: &mut HeaderMap, proxied: bool) {
     let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
     for name in headers.keys() {
         let text = name.as_str();
@@ -57,7 +57,7 @@ pub fn clean_request(headers: &mut HeaderMap, proxied: bool) {
 ///
 /// # Errors
 /// 508 for a loop.
-pub fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refusal> {
+pub(super) fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refusal> {
     let own = HeaderValue::from_static(if http2 { "2 portico" } else { "1.1 portico" });
     if headers.contains_key(header::VIA) {
         let lines = headers
@@ -83,7 +83,7 @@ pub fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refusal> {
 }
 
 /// Tells the service about the client. Behind a trusted proxy its list goes on, else ours begins.
-pub fn forward_client(
+pub(super) fn forward_client(
     headers: &mut HeaderMap,
     client: &Client,
     peer: HeaderValue,
@@ -115,7 +115,7 @@ pub fn forward_client(
 }
 
 /// Takes credentials that are ours out of a request.
-pub fn take_credentials(headers: &mut HeaderMap, forward: bool) {
+pub(super) fn take_credentials(headers: &mut HeaderMap, forward: bool) {
     if !forward {
         headers.remove(header::AUTHORIZATION);
         headers.remove("x-api-key");
@@ -142,7 +142,7 @@ pub fn take_credentials(headers: &mut HeaderMap, forward: bool) {
 }
 
 /// Removes from a service's answer what only we may say.
-pub fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
+pub(super) fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
     let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for name in headers.keys() {
         if name.as_str().starts_with("x-portico-") {
@@ -215,7 +215,8 @@ mod tests {
         ];
         let mut strange = map(&forged);
         clean_request(&mut strange, false);
-        let left: Vec<&str> = strange.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<&str> = strange.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
         assert_eq!(left, ["accept", "x-request-id"]);
         let mut proxied = map(&forged);
         clean_request(&mut proxied, true);

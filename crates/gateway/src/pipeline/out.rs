@@ -26,9 +26,9 @@ impl Door {
         origin: Option<&HeaderValue>,
     ) {
         let own = !log.code.is_empty();
-        let builtin = log.facts.attempts == 0;
+        let builtin = !log.foreign;
         let plan = log.plan.as_ref();
-        let path = log.uri.path();
+        let path = log.path();
         let transform = plan.and_then(|p| plan::first(&p.transforms, &log.method, path));
         if !own && !builtin {
             let shares_host = self.shares_console(local, log);

@@ -41,6 +41,17 @@ pub struct Log {
     pub(super) tightest: Option<Tightest>,
     pub(super) seats: SmallVec<[Seat; 2]>,
     pub(super) facts: Facts,
+    /// The normalised path, where it is not the one that came.
+    pub(super) path: Option<Box<str>>,
+    /// The answer is a stranger's: fetched now, or kept from before.
+    pub(super) foreign: bool,
+}
+
+impl Log {
+    /// The path on which everybody agrees.
+    pub(super) fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or_else(|| self.uri.path())
+    }
 }
 
 /// What forwarding found out.
@@ -132,7 +143,7 @@ impl Drop for Pending {
                 sent: 0,
                 received: 0,
             };
-            self.door.record(*log, &end);
+            self.door.record(&log, &end);
         }
     }
 }
@@ -165,6 +176,8 @@ pub(super) fn begin(
         tightest: None,
         seats: SmallVec::new(),
         facts: Facts::default(),
+        path: None,
+        foreign: false,
     })
 }
 
@@ -174,7 +187,7 @@ fn text(value: Option<&HeaderValue>) -> &str {
 
 impl Door {
     /// Counts and writes down a request that is over.
-    pub(super) fn record(&self, log: Log, end: &End) {
+    pub(super) fn record(&self, log: &Log, end: &End) {
         let took = log.begun.elapsed();
         let status = match end.outcome {
             Outcome::ClientGone if log.status.is_success() || log.status.is_redirection() => {
@@ -197,8 +210,8 @@ impl Door {
         if let Some(upstream) = log.facts.upstream {
             meter.upstream.observe(upstream);
         }
-        self.access(&log, end, status, took);
-        self.span(&log, status, took);
+        self.access(log, end, status, took);
+        self.span(log, status, took);
     }
 
     fn access(&self, log: &Log, end: &End, status: StatusCode, took: Duration) {
@@ -265,14 +278,14 @@ impl Door {
             span.status = SpanStatus::Error(log.code.into());
         }
         span.set("http.request.method", log.method.to_string());
-        span.set("http.route", route.to_string());
+        span.set("http.route", route.to_owned());
         span.set(
             "url.path",
             portico_telemetry::mask::text(log.uri.path()).into_owned(),
         );
         span.set("http.response.status_code", i64::from(status.as_u16()));
         span.set("client.address", log.client.address.to_string());
-        span.set("portico.service", service.to_string());
+        span.set("portico.service", service.to_owned());
         span.set("portico.request_id", text(Some(&log.request_id)).to_owned());
         if let Some(flight) = &log.facts.flight {
             span.set("portico.instance", flight.node.id_text.to_string());

@@ -9,17 +9,17 @@ const SANDBOX: HeaderValue =
 
 /// How strict an answer must be.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Strictness {
+pub(super) struct Strictness {
     /// Ours replace the service's own.
-    pub force: bool,
+    pub(super) force: bool,
     /// Pages of the same origin may frame it.
-    pub same_origin_frames: bool,
+    pub(super) same_origin_frames: bool,
     /// A stranger's page on a host that also serves the console.
-    pub sandbox: bool,
+    pub(super) sandbox: bool,
 }
 
 /// Adds what a page must have; other answers are left alone but for event streams.
-pub fn apply(headers: &mut HeaderMap, how: Strictness) {
+pub(super) fn apply(headers: &mut HeaderMap, how: Strictness) {
     let kind = headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], HeaderValue::as_bytes);
@@ -48,7 +48,7 @@ fn is_xml(kind: &[u8]) -> bool {
 }
 
 /// The headers of pages and of our own answers.
-pub fn page(headers: &mut HeaderMap, how: Strictness) {
+pub(super) fn page(headers: &mut HeaderMap, how: Strictness) {
     let frames = if how.same_origin_frames {
         "SAMEORIGIN"
     } else {

@@ -3,26 +3,26 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-};
-use portico_base::Caller;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::json;
+use smallvec::SmallVec;
 
+use super::authorise;
 use super::cors::is_preflight;
+use super::deadline::deadline;
 use super::door::{Door, Local};
 use super::forward::Trip;
 use super::record::Log;
 use super::refusal::Refusal;
+use super::target::{redirect, rewritten};
 use super::transform::Fill;
-use super::{authorise, hygiene};
 use crate::body::{ReqBody, RespBody};
 use crate::identify::Identity;
 use crate::limit::{Limited, Subject, tighter};
-use crate::objects::doc::{Rewrite, Target};
+use crate::objects::doc::Target;
+use crate::route::endpoints::EndpointRule;
 use crate::route::host::{HostKind, without_port};
 use crate::route::path::normalise;
 use crate::route::plan::{self, Plan};
@@ -31,22 +31,21 @@ use crate::route::table::{Ask, Found, Miss, Named, Route};
 use crate::serve::{self, Stream};
 
 const VERSION: HeaderName = HeaderName::from_static("x-service-version");
-const DEADLINE: HeaderName = HeaderName::from_static("x-portico-deadline-ms");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const ADMIN: portico_base::Permission = portico_base::Permission::new("gateway:route:write");
-const AGENT_MAX: usize = 200;
 
 /// A request on its way to a service.
-struct Call<'a> {
-    name: &'a str,
-    named: &'a Arc<Named>,
-    version: Option<&'a str>,
+pub(super) struct Call<'a> {
+    pub(super) name: &'a str,
+    pub(super) named: &'a Arc<Named>,
+    pub(super) version: Option<&'a str>,
     /// Path below the service, normalised.
-    below: Cow<'a, str>,
-    plan: &'a Arc<Plan>,
-    params: &'a [(&'a str, &'a str)],
+    pub(super) below: Cow<'a, str>,
+    pub(super) plan: &'a Arc<Plan>,
+    pub(super) params: &'a [(&'a str, &'a str)],
     /// As the client sent it, normalised.
-    path: &'a str,
+    pub(super) path: &'a str,
+    /// Lower case, with the port as sent.
+    pub(super) host: &'a str,
 }
 
 impl Door {
@@ -72,6 +71,9 @@ impl Door {
         }
         let uri = request.uri().clone();
         let path = normalise(uri.path().as_bytes()).map_err(|why| bad_path(&why.to_string()))?;
+        if path.as_str() != uri.path() {
+            log.path = Some(path.as_str().into());
+        }
         let host_value = log.host.clone();
         let host = lower_host(host_value.as_ref());
         let ask = Ask {
@@ -89,10 +91,6 @@ impl Door {
                 version,
                 below,
             }) => {
-                let auth_host = local.table.hosts.find(without_port(&host)) == Some(HostKind::Auth);
-                if auth_host {
-                    self.limit_auth(local, log)?;
-                }
                 let call = Call {
                     name,
                     named,
@@ -101,6 +99,7 @@ impl Door {
                     plan: &named.plan,
                     params: &[],
                     path: path.as_str(),
+                    host: &host,
                 };
                 self.call(local, call, request, stream, log).await
             }
@@ -114,30 +113,20 @@ impl Door {
         }
     }
 
-    fn limit_address(&self, local: &Local, log: &mut Log) -> Result<(), Refusal> {
-        let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
-        let Some(limited) = local.address.as_ref().filter(|_| !exempt) else {
-            return Ok(());
-        };
-        self.take(limited, log, None)
+    fn limit_address(&self, local: &Local, log: &Log) -> Result<(), Refusal> {
+        self.take(local, local.address.as_ref(), log)
     }
 
-    fn limit_auth(&self, local: &Local, log: &mut Log) -> Result<(), Refusal> {
-        let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
-        local
-            .auth
-            .as_ref()
-            .filter(|_| !exempt)
-            .map_or(Ok(()), |limited| self.take(limited, log, None))
+    fn limit_auth(&self, local: &Local, log: &Log) -> Result<(), Refusal> {
+        self.take(local, local.auth.as_ref(), log)
     }
 
     /// Takes one request out of a limit that concerns nothing but the client's address.
-    fn take(
-        &self,
-        limited: &Limited,
-        log: &Log,
-        subject: Option<&Subject<'_>>,
-    ) -> Result<(), Refusal> {
+    fn take(&self, local: &Local, limited: Option<&Limited>, log: &Log) -> Result<(), Refusal> {
+        let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
+        let Some(limited) = limited.filter(|_| !exempt) else {
+            return Ok(());
+        };
         let (anonymous, headers) = (self.identifier.anonymous(), HeaderMap::new());
         let address = Subject {
             address: log.client.address,
@@ -148,7 +137,7 @@ impl Door {
             headers: &headers,
             claims: &[],
         };
-        let Some(key) = limited.key(&self.gate.hasher, subject.unwrap_or(&address)) else {
+        let Some(key) = limited.key(&self.gate.hasher, &address) else {
             return Ok(());
         };
         limited
@@ -202,6 +191,7 @@ impl Door {
             plan: &route.plan,
             params: &captured,
             path,
+            host,
         };
         self.call(local, call, request, stream, log).await
     }
@@ -233,12 +223,18 @@ impl Door {
         if let Some(answer) = preflight(&call, &request) {
             return Ok(answer);
         }
-        let public = call
+        foreign_origin(local, &call, &request)?;
+        let lenient = call
             .named
             .all()
             .next()
             .is_some_and(|n| n.service.forward_credentials);
-        let identity = self.identify(&request, log, public)?;
+        let identity = self.identify(&request, log, lenient)?;
+        if !identity.principal.is_authenticated()
+            && local.table.hosts.find(without_port(call.host)) == Some(HostKind::Auth)
+        {
+            self.limit_auth(local, log)?;
+        }
         if let Some(keys) = &identity.keys {
             stream.set_keys(Rc::clone(keys));
         }
@@ -246,15 +242,24 @@ impl Door {
         request.body_mut().set_limit(call.plan.body_max);
         too_large(&request, call.plan.body_max)?;
         if call.named.builtin {
+            self.limit_account(local, call.plan, None, &identity, &request, log)?;
             return self.in_process(&call, &identity, request, log).await;
         }
         let trip = self.trip(local, &call, &identity, &request, log)?;
-        self.limit_account(local, &trip, &request, log)?;
+        log.foreign = true;
+        self.limit_account(
+            local,
+            &trip.plan,
+            trip.endpoint.as_ref(),
+            &identity,
+            &request,
+            log,
+        )?;
         self.cached(&trip, call.path, request, log).await
     }
 
     /// Who calls. A bad credential is refused, except towards services that check credentials of their own.
-    fn identify(
+    pub(super) fn identify(
         &self,
         request: &Request<ReqBody>,
         log: &mut Log,
@@ -363,6 +368,7 @@ impl Door {
             request_id: log.request_id.clone(),
             trace: log.trace.context.clone(),
             target: self.target(call, identity, request, log),
+            path: call.path.into(),
             begun: log.begun,
             begun_ms: log.begun_us / 1_000,
             deadline: total,
@@ -397,40 +403,40 @@ impl Door {
     fn limit_account(
         &self,
         local: &Local,
-        trip: &Trip,
+        plan: &Plan,
+        endpoint: Option<&Arc<EndpointRule>>,
+        identity: &Identity,
         request: &Request<ReqBody>,
         log: &mut Log,
     ) -> Result<(), Refusal> {
-        let principal = &*trip.identity.principal;
+        let principal = &*identity.principal;
         let known = principal.is_authenticated();
-        let endpoint = trip.endpoint.as_ref();
         let of_endpoint = endpoint
             .and_then(|e| e.limits.as_ref())
             .map(|pair| &pair[usize::from(!known)]);
-        if !known && of_endpoint.is_none() && trip.plan.limits.is_empty() {
+        if !known && of_endpoint.is_none() && plan.limits.is_empty() {
             return Ok(());
         }
         let subject = Subject {
             address: log.client.address,
             principal,
-            service: &trip.plan.service,
-            route: &trip.plan.route,
+            service: &plan.service,
+            route: &plan.route,
             endpoint: endpoint.map_or("", |e| &e.name),
             headers: request.headers(),
-            claims: &trip.identity.claims,
+            claims: &identity.claims,
         };
         let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
         let defaults = [&local.user, &local.user_at_once]
             .into_iter()
             .flatten()
             .filter(|_| !exempt);
-        let path = request.uri().path();
-        let declared = trip
-            .plan
+        let declared: SmallVec<[&Limited; 4]> = plan
             .limits
             .iter()
-            .filter(|(filter, _)| filter.fits(request.method(), path))
-            .map(|(_, l)| &**l);
+            .filter(|(filter, _)| filter.fits(request.method(), log.path()))
+            .map(|(_, l)| &**l)
+            .collect();
         let now_ns = self.gate.nanos(log.begun);
         let mut worst: Option<crate::limit::Refused> = None;
         for (limited, shown) in defaults
@@ -459,166 +465,6 @@ impl Door {
         }
         worst.map_or(Ok(()), |refused| Err(Refusal::limited(refused)))
     }
-
-    /// A built-in service on this worker; it checks rights itself.
-    async fn in_process(
-        self: &Rc<Self>,
-        call: &Call<'_>,
-        identity: &Rc<Identity>,
-        request: Request<ReqBody>,
-        log: &mut Log,
-    ) -> Result<Response<RespBody>, Refusal> {
-        let router = self
-            .gate
-            .builtins
-            .services
-            .get(call.name)
-            .cloned()
-            .ok_or(missed(Miss::NoService(call.name)))?;
-        let unsafe_method = !request.method().is_safe();
-        let answer = self
-            .run_router(&router, &call.below, identity, request, log)
-            .await?;
-        if unsafe_method && self.gate.is_behind() {
-            // What was registered by this call must be routable once its answer is out.
-            self.gate.settled().await;
-        }
-        Ok(answer)
-    }
-
-    async fn root(
-        self: &Rc<Self>,
-        prefix: &'static str,
-        path: &str,
-        request: Request<ReqBody>,
-        stream: &Rc<Stream>,
-        log: &mut Log,
-    ) -> Result<Response<RespBody>, Refusal> {
-        let identity = self.identify(&request, log, false)?;
-        if let Some(keys) = &identity.keys {
-            stream.set_keys(Rc::clone(keys));
-        }
-        let router = self
-            .gate
-            .builtins
-            .roots
-            .iter()
-            .find(|(p, _)| *p == prefix)
-            .map(|(_, r)| r.clone());
-        let router = router.ok_or(missed(Miss::Nothing))?;
-        self.run_router(&router, path, &identity, request, log)
-            .await
-    }
-
-    async fn run_router(
-        self: &Rc<Self>,
-        router: &axum::Router,
-        path: &str,
-        identity: &Rc<Identity>,
-        mut request: Request<ReqBody>,
-        log: &mut Log,
-    ) -> Result<Response<RespBody>, Refusal> {
-        hygiene::clean_request(request.headers_mut(), log.client.proxied);
-        let original = request.uri().clone();
-        *request.uri_mut() = uri(path, original.query())?;
-        let agent = request
-            .headers()
-            .get(header::USER_AGENT)
-            .and_then(|v| v.to_str().ok());
-        let caller = Caller {
-            principal: Arc::clone(&identity.principal),
-            request_id: log.request_id.to_str().unwrap_or("").into(),
-            trace_id: Some(String::from_utf8_lossy(&log.trace.context.trace_id.hex()).into()),
-            address: Some(log.client.address),
-            agent: agent.map(|a| a[..a.floor_char_boundary(AGENT_MAX)].into()),
-            direct_loopback: log.client.direct_loopback,
-        };
-        request.extensions_mut().insert(caller);
-        request
-            .extensions_mut()
-            .insert(axum::extract::OriginalUri(original));
-        serve::call(&self.worker, router, request, false)
-            .await
-            .map_err(|panicked| {
-                tracing::error!(
-                    message = panicked.message,
-                    request_id = log.request_id.to_str().unwrap_or(""),
-                    "a built-in service panicked"
-                );
-                Refusal::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "system.internal",
-                    "something went wrong on our side",
-                )
-            })
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one request, each needed by some target"
-    )]
-    async fn own_target(
-        self: &Rc<Self>,
-        local: &Rc<Local>,
-        route: &Arc<Route>,
-        path: &str,
-        host: &str,
-        params: &[(&str, &str)],
-        request: Request<ReqBody>,
-        stream: &Rc<Stream>,
-        log: &mut Log,
-    ) -> Result<Response<RespBody>, Refusal> {
-        let access = route.plan.access.as_ref();
-        let needs =
-            access.is_some_and(|a| !a.public && (!a.roles.is_empty() || !a.permissions.is_empty()));
-        let identity = if needs {
-            self.identify(&request, log, false)?
-        } else {
-            self.identifier.anonymous()
-        };
-        if let Some(keys) = &identity.keys {
-            stream.set_keys(Rc::clone(keys));
-        }
-        maintenance(local, &identity)?;
-        authorise::principal(
-            &identity.principal,
-            access,
-            None,
-            portico_contract::directory::DefaultAccess::Public,
-        )?;
-        match &route.doc.target {
-            Target::Directory(directory) => {
-                let below = rewritten_directory(route, path);
-                super::files::serve(
-                    directory,
-                    &self.gate.file_roots,
-                    &below,
-                    request.method(),
-                    request.headers(),
-                )
-                .await
-            }
-            Target::Redirect(to) => {
-                let other = [
-                    ("path", path),
-                    ("query", request.uri().query().unwrap_or("")),
-                    ("host", host),
-                ];
-                let with = Fill {
-                    other: &other,
-                    ..fill(&identity, &log.request_id, params)
-                };
-                let status =
-                    StatusCode::from_u16(to.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
-                Ok(redirect(
-                    &super::transform::Template::parse(&to.to).fill(&with),
-                    status,
-                ))
-            }
-            Target::Fixed(fixed) => Ok(super::files::fixed(fixed)),
-            Target::Service(_) | Target::Services(_) => Err(missed(Miss::Nothing)),
-        }
-    }
 }
 
 /// What transforms fill their templates with.
@@ -639,6 +485,41 @@ pub(super) fn fill<'a>(
         params,
         other: &[],
     }
+}
+
+/// A page of somebody else's may not speak to services unless a rule lets it (`gateway.cors`).
+fn foreign_origin(
+    local: &Local,
+    call: &Call<'_>,
+    request: &Request<ReqBody>,
+) -> Result<(), Refusal> {
+    let Some(origin) = request.headers().get(header::ORIGIN) else {
+        return Ok(());
+    };
+    let text = origin.to_str().unwrap_or("").to_ascii_lowercase();
+    let theirs = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+        .unwrap_or("");
+    let plain = |host: &str| {
+        let host = host.strip_suffix(":443").unwrap_or(host);
+        host.strip_suffix(":80").unwrap_or(host).to_owned()
+    };
+    let own = !theirs.is_empty()
+        && (plain(theirs) == plain(call.host) || local.table.hosts.is_house(without_port(theirs)));
+    let mut rules = call
+        .plan
+        .cors
+        .iter()
+        .filter(|(filter, _)| filter.fits(request.method(), call.path));
+    if own || rules.any(|(_, cors)| cors.allows(origin)) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "gateway.origin_not_allowed",
+        "pages of this origin may not use the service",
+    ))
 }
 
 fn preflight(call: &Call<'_>, request: &Request<ReqBody>) -> Option<Response<RespBody>> {
@@ -670,7 +551,7 @@ fn blocked(local: &Local, log: &Log, now: &portico_base::Timestamp) -> Result<()
     }
 }
 
-fn maintenance(local: &Local, identity: &Identity) -> Result<(), Refusal> {
+pub(super) fn maintenance(local: &Local, identity: &Identity) -> Result<(), Refusal> {
     let maintenance = &local.table.values.maintenance;
     if !maintenance.on
         || (maintenance.allow_admin && identity.principal.may(&ADMIN))
@@ -699,47 +580,7 @@ fn too_large(request: &Request<ReqBody>, most: u64) -> Result<(), Refusal> {
     }
 }
 
-/// The moment by which the client wants its answer (GW-27).
-fn deadline(headers: &HeaderMap, begun: Instant) -> Result<Option<Instant>, Refusal> {
-    let ms = headers
-        .get(DEADLINE)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.trim().parse::<u64>().ok());
-    let grpc = headers
-        .get(GRPC_TIMEOUT)
-        .and_then(|v| v.to_str().ok())
-        .and_then(grpc_timeout);
-    let Some(left) = ms.map(Duration::from_millis).into_iter().chain(grpc).min() else {
-        return Ok(None);
-    };
-    if left.is_zero() {
-        return Err(Refusal::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "gateway.deadline_exceeded",
-            "the request's deadline has passed",
-        ));
-    }
-    Ok(begun.checked_add(left))
-}
-
-/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2).
-fn grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let n: u64 = (1..=8)
-        .contains(&digits.len())
-        .then(|| digits.parse().ok())??;
-    Some(match unit {
-        "H" => Duration::from_secs(n * 3600),
-        "M" => Duration::from_secs(n * 60),
-        "S" => Duration::from_secs(n),
-        "m" => Duration::from_millis(n),
-        "u" => Duration::from_micros(n),
-        "n" => Duration::from_nanos(n),
-        _ => return None,
-    })
-}
-
-fn missed(miss: Miss<'_>) -> Refusal {
+pub(super) fn missed(miss: Miss<'_>) -> Refusal {
     match miss {
         Miss::UnknownHost => Refusal::new(
             StatusCode::MISDIRECTED_REQUEST,
@@ -762,7 +603,7 @@ fn missed(miss: Miss<'_>) -> Refusal {
     }
 }
 
-fn bad_path(why: &str) -> Refusal {
+pub(super) fn bad_path(why: &str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "gateway.bad_path", "").with_detail(why.to_owned())
 }
 
@@ -775,62 +616,6 @@ fn lower_host(host: Option<&HeaderValue>) -> Cow<'_, str> {
     }
 }
 
-/// The path that a route's service gets.
-fn rewritten<'a>(route: &Route, path: &'a str, captured: &[(&str, &str)]) -> Cow<'a, str> {
-    match &route.doc.rewrite {
-        None => path.into(),
-        Some(Rewrite::Prefix(to)) => {
-            let rest = path
-                .strip_prefix(route.doc.path.text().trim_end_matches('/'))
-                .unwrap_or(path);
-            let joined = format!("{}{rest}", to.trim_end_matches('/'));
-            if joined.is_empty() {
-                "/".into()
-            } else {
-                joined.into()
-            }
-        }
-        Some(Rewrite::Path(to)) => {
-            let fill = Fill {
-                user: "",
-                tenant: "",
-                request_id: "",
-                params: &[],
-                other: captured,
-            };
-            super::transform::Template::parse(to).fill(&fill).into()
-        }
-    }
-}
-
-/// The path below a directory: without the route's prefix.
-fn rewritten_directory<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
-    match &route.doc.rewrite {
-        None => path
-            .strip_prefix(route.doc.path.text().trim_end_matches('/'))
-            .unwrap_or(path)
-            .into(),
-        Some(_) => rewritten(route, path, &[]),
-    }
-}
-
-/// A URI of a path that was normalised, and a query as it came.
-fn uri(path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
-    let text = query.map_or_else(|| path.to_owned(), |q| format!("{path}?{q}"));
-    PathAndQuery::try_from(text)
-        .map(Uri::from)
-        .map_err(|_| bad_path("the path cannot be forwarded"))
-}
-
-fn redirect(to: &str, status: StatusCode) -> Response<RespBody> {
-    let mut response = Response::new(RespBody::empty());
-    *response.status_mut() = status;
-    if let Ok(location) = HeaderValue::from_str(to) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-}
-
 fn options_of_the_server() -> Response<RespBody> {
     let mut response = Response::new(RespBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -839,39 +624,4 @@ fn options_of_the_server() -> Response<RespBody> {
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
     );
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deadlines_are_read() {
-        for (text, wanted) in [
-            ("100m", Some(100)),
-            ("2S", Some(2_000)),
-            ("1H", Some(3_600_000)),
-            ("1x", None),
-            ("123456789m", None),
-            ("S", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                grpc_timeout(text),
-                wanted.map(Duration::from_millis),
-                "{text}"
-            );
-        }
-        let now = Instant::now();
-        let with = |value| HeaderMap::from_iter([(DEADLINE, HeaderValue::from_static(value))]);
-        assert_eq!(
-            deadline(&with("250"), now).unwrap(),
-            Some(now + Duration::from_millis(250))
-        );
-        assert_eq!(
-            deadline(&with("0"), now).unwrap_err().code,
-            "gateway.deadline_exceeded"
-        );
-        assert_eq!(deadline(&with("soon"), now).unwrap(), None);
-    }
 }

@@ -80,6 +80,16 @@ impl Hosts {
         }
     }
 
+    /// True for names of the configuration whose pages are ours: not sites, objects, or a route's host.
+    #[must_use]
+    pub fn is_house(&self, host: &str) -> bool {
+        let kind = self.exact.get(host);
+        matches!(
+            kind,
+            Some(HostKind::Whole | HostKind::Auth | HostKind::Api | HostKind::Admin)
+        )
+    }
+
     /// The kind of a host without its port, in lower case; nothing for a stranger's name.
     #[must_use]
     pub fn find(&self, host: &str) -> Option<HostKind> {

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod condition;
 pub mod endpoints;
+pub mod explain;
 pub mod host;
 pub mod path;
 pub mod pattern;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use http::{HeaderValue, Request, Response, StatusCode};
-use portico_h1::{Framing, RequestHead, ResponseOptions, Upgrade, write_response};
+use portico_h1::{Connection, Framing, RequestHead, ResponseOptions, write_response};
 use tokio::io::AsyncWriteExt;
 
 use super::conn_h2;
@@ -307,7 +307,7 @@ async fn tunnel(
     let options = ResponseOptions {
         framing: Framing::None,
         date: &date,
-        connection: Upgrade::To(protocol),
+        connection: Connection::To(protocol),
         keep_length: false,
     };
     let Ok(n) = write_response(block.spare(), parts.status, &parts.headers, &options) else {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use http::{Method, Response, StatusCode, Version, header};
 use http_body::Body;
-use portico_h1::{Framing, ResponseOptions, Upgrade, write_response};
+use portico_h1::{Connection, Framing, ResponseOptions, write_response};
 
 use super::h1_state::H1Conn;
 use super::handler::{Outcome, Stream};
@@ -111,11 +111,11 @@ fn framing(parts: &http::response::Parts, body: &RespBody, asked: &Asked) -> Fra
     }
 }
 
-fn connection(keep: bool, asked: &Asked) -> Upgrade<'static> {
+fn connection(keep: bool, asked: &Asked) -> Connection<'static> {
     match (keep, asked.version) {
-        (true, Version::HTTP_10) => Upgrade::KeepAlive,
-        (true, _) => Upgrade::Keep,
-        (false, _) => Upgrade::Close,
+        (true, Version::HTTP_10) => Connection::KeepAlive,
+        (true, _) => Connection::Keep,
+        (false, _) => Connection::Close,
     }
 }
 

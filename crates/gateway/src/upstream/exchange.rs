@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, Version, header};
 use portico_h1::ResponseHead;
 use tokio::time::Instant;
 
@@ -23,7 +23,8 @@ pub(super) async fn send(
     request: Request<ReqBody>,
     options: &SendOptions,
 ) -> Result<Response<RespBody>, SendError> {
-    let (parts, mut body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
+    add_host(&mut parts, target);
     let mut only_new = false;
     loop {
         let link = match link(upstreams, target, &parts, only_new, options).await {
@@ -48,6 +49,15 @@ pub(super) async fn send(
             }
             Err(failed) => return Err(give_back(failed.kind, parts, failed.body, failed.wrote)),
         }
+    }
+}
+
+/// An HTTP/1.0 client may leave `Host` out; what goes out is HTTP/1.1 and must have it.
+fn add_host(parts: &mut Parts, target: &Target) {
+    if parts.version == Version::HTTP_10
+        && let header::Entry::Vacant(host) = parts.headers.entry(header::HOST)
+    {
+        host.insert(target.authority());
     }
 }
 

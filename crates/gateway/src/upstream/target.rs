@@ -4,6 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// One instance. Built when the route table's snapshot is, shared by all workers.
 #[derive(Debug)]
 pub struct Target {
@@ -68,6 +70,18 @@ impl Target {
     pub fn with_idle_life(mut self, idle_life: Option<Duration>) -> Self {
         self.idle_life = idle_life;
         self
+    }
+
+    /// `Host` for a request that has none.
+    pub(super) fn authority(&self) -> HeaderValue {
+        let text = match &self.endpoint {
+            Endpoint::Tcp { host, port } if host.contains(':') && !host.starts_with('[') => {
+                format!("[{host}]:{port}")
+            }
+            Endpoint::Tcp { host, port } => format!("{host}:{port}"),
+            Endpoint::Unix(_) => "localhost".to_owned(),
+        };
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("localhost"))
     }
 
     /// Tells pools apart; the same for the same instance at the same address in any snapshot.

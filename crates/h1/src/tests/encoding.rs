@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::{
-    CHUNK_PREFIX_MAX, Framing, Overflow, RequestLine, ResponseOptions, Upgrade, chunk_prefix,
+    CHUNK_PREFIX_MAX, Connection, Framing, Overflow, RequestLine, ResponseOptions, chunk_prefix,
     write_request, write_response, write_trailers,
 };
 
@@ -35,7 +35,7 @@ fn written_response(
     status: StatusCode,
     map: &HeaderMap,
     framing: Framing,
-    connection: Upgrade<'_>,
+    connection: Connection<'_>,
     keep_length: bool,
 ) -> String {
     let mut room = vec![0; 4096];
@@ -86,7 +86,7 @@ fn an_answer_has_a_date_and_a_length() {
             StatusCode::OK,
             &map,
             Framing::Length(3),
-            Upgrade::Keep,
+            Connection::Keep,
             false
         ),
         "HTTP/1.1 200 OK\r\nx: y\r\ndate: DATE\r\ncontent-length: 3\r\n\r\n"
@@ -97,7 +97,7 @@ fn an_answer_has_a_date_and_a_length() {
             StatusCode::NOT_FOUND,
             &dated,
             Framing::None,
-            Upgrade::Close,
+            Connection::Close,
             false
         ),
         "HTTP/1.1 404 Not Found\r\ndate: mine\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -107,7 +107,7 @@ fn an_answer_has_a_date_and_a_length() {
 #[test]
 fn bodiless_answers_keep_or_lose_their_length() {
     let map = headers(&[("date", "d"), ("content-length", "9")]);
-    let head = written_response(StatusCode::OK, &map, Framing::None, Upgrade::Keep, true);
+    let head = written_response(StatusCode::OK, &map, Framing::None, Connection::Keep, true);
     assert_eq!(
         head,
         "HTTP/1.1 200 OK\r\ndate: d\r\ncontent-length: 9\r\n\r\n"
@@ -116,7 +116,7 @@ fn bodiless_answers_keep_or_lose_their_length() {
         StatusCode::NO_CONTENT,
         &map,
         Framing::None,
-        Upgrade::KeepAlive,
+        Connection::KeepAlive,
         false,
     );
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_switch_names_its_protocol_once() {
         StatusCode::SWITCHING_PROTOCOLS,
         &map,
         Framing::None,
-        Upgrade::To(&protocol),
+        Connection::To(&protocol),
         false,
     );
     assert_eq!(

@@ -313,13 +313,14 @@ fn find_check(state: &ConsulState, r: &Request, id: &str) -> Option<CheckKey> {
             id: Arc::clone(&id),
         });
     let found = near.into_iter().find(|key| model.check(key).is_some());
-    found.or_else(|| {
-        view.of_agent()
-            .into_iter()
-            .flat_map(|seen| model.checks_of(seen.entry.instance.id))
-            .find(|check| check.key.id == id)
-            .map(|check| check.key.clone())
-    })
+    if found.is_some() || view.alone {
+        return found;
+    }
+    view.of_agent()
+        .into_iter()
+        .flat_map(|seen| model.checks_of(seen.entry.instance.id))
+        .find(|check| check.key.id == id)
+        .map(|check| check.key.clone())
 }
 
 /// `agent/check/deregister/:id`.

@@ -301,7 +301,8 @@ async fn apply(state: &ConsulState, r: &Request, wanted: Wanted) -> Result<(), R
         Some(known) if wanted.skip_node_update => known.address.clone(),
         _ => wanted.details.address.clone(),
     };
-    if !local && !(wanted.skip_node_update && known.is_some()) {
+    let kept = wanted.skip_node_update && known.is_some();
+    if !local && !kept {
         let maintenance = known.and_then(|k| k.maintenance);
         let details = NodeDetails {
             maintenance,

@@ -9,6 +9,8 @@ use super::reply::{Answer, refuse};
 use super::request::Request;
 use super::state::{ConsulState, Topic};
 use super::wire::EventView;
+use crate::error::Error;
+use crate::ops::audited;
 use crate::store;
 use crate::store::sessions as table;
 use crate::store::sessions::{EventFilters, UserEvent};
@@ -73,6 +75,19 @@ async fn insert(state: &ConsulState, r: &Request, mut event: UserEvent) -> Resul
     table::put_event(&tx, &event).await?;
     table::trim_events(&tx, event.tenant, &event.owner, KEPT).await?;
     let tenant = event.tenant;
+    let record = audited(
+        "registry.event.fired",
+        "event",
+        event.id.to_string(),
+        Some(tenant),
+    )
+    .change("name", None, Some(event.name.as_str().into()));
+    state
+        .core
+        .audit
+        .record(&tx, &r.cx, record)
+        .await
+        .map_err(Error::from)?;
     tx.publish(
         EVENT_FIRED,
         &event.name,

@@ -38,10 +38,15 @@ pub(super) async fn run(state: ConsulState, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(TICK) => {}
-            () = checks.woken() => {}
-            () = nodes.woken() => {}
+            () = checks.woken() => pause().await,
+            () = nodes.woken() => pause().await,
         }
     }
+}
+
+/// Many changes in a row are looked at together.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 async fn tick(state: &ConsulState, ticks: u64) -> Result<()> {
@@ -69,10 +74,11 @@ async fn tick(state: &ConsulState, ticks: u64) -> Result<()> {
 pub(super) async fn expire(state: &ConsulState, now: Timestamp) -> Result<usize> {
     let due = store::sessions::expired(state.core.db.reader(), now, BATCH).await?;
     let mut ended = 0;
+    let cx = state.core.own_context("registry.sessions");
     for session in due {
         let over = |s: &store::sessions::Session| s.expires_at.is_some_and(|at| at <= now);
         ended += usize::from(
-            end(state, session.tenant, session.id, over)
+            end(state, &cx, session.tenant, session.id, over)
                 .await
                 .is_ok_and(|e| e),
         );
@@ -82,6 +88,7 @@ pub(super) async fn expire(state: &ConsulState, now: Timestamp) -> Result<usize>
 
 /// Ends sessions whose node is gone or one of whose checks is critical or gone.
 async fn examine(state: &ConsulState) -> Result<()> {
+    let cx = state.core.own_context("registry.sessions");
     for session in store::sessions::watched(state.core.db.reader()).await? {
         let lost = {
             let model = state.core.model.read();
@@ -93,7 +100,7 @@ async fn examine(state: &ConsulState) -> Result<()> {
         };
         if let Some(why) = lost {
             tracing::debug!(session = %session.id, why, "a session ends");
-            if let Err(fail) = end(state, session.tenant, session.id, |_| true).await {
+            if let Err(fail) = end(state, &cx, session.tenant, session.id, |_| true).await {
                 let Refused(reply) = fail.into();
                 tracing::warn!(
                     status = reply.status.as_u16(),

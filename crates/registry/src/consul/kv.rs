@@ -264,7 +264,7 @@ async fn write(
     tx.set_trace(r.cx.caller.trace_id.as_deref());
     let mut store = Store::begin(&state.core, &tx, r.cx.tenant(), None).await?;
     let done = store.write(key, value, flags, verb).await?.is_some();
-    let changed = store.finish(state).await?;
+    let changed = store.finish(state, &r.cx).await?;
     conclude(tx, changed).await?;
     Ok(done)
 }
@@ -311,7 +311,7 @@ async fn remove(
     } else {
         store.delete(key, cas).await?
     };
-    let changed = store.finish(state).await?;
+    let changed = store.finish(state, &r.cx).await?;
     conclude(tx, changed).await?;
     Ok(done)
 }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use portico_base::Timestamp;
 use portico_base::clock::from_unix_us;
+use portico_base::{Context, Timestamp};
 use portico_db::{Backend, WriteTx};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::state::{ConsulState, Topic};
 use super::wire::Text;
 use crate::core::Core;
 use crate::error::Error;
+use crate::ops::audited;
 use crate::settings::{KV_MAX_BYTES, KV_MAX_KEYS};
 use crate::store;
 use crate::store::kv::{Entry, Usage};
@@ -32,6 +34,12 @@ pub(super) enum Fail {
     /// The tenant's room is used up: 507.
     Full(String),
     Other(Error),
+}
+
+impl From<Error> for Fail {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
 }
 
 impl From<portico_db::DbError> for Fail {
@@ -85,7 +93,8 @@ pub(super) struct Store<'a> {
     usage: Usage,
     keys: Vec<Text>,
     prefixes: Vec<Text>,
-    sessions_changed: bool,
+    /// Sessions that were made or ended, for the audit.
+    sessions: Vec<(Uuid, &'static str)>,
 }
 
 impl<'a> Store<'a> {
@@ -112,7 +121,7 @@ impl<'a> Store<'a> {
             usage,
             keys: Vec::new(),
             prefixes: Vec::new(),
-            sessions_changed: false,
+            sessions: Vec::new(),
         })
     }
 
@@ -130,7 +139,7 @@ impl<'a> Store<'a> {
 
     /// True when there is something to commit.
     pub(super) const fn is_changed(&self) -> bool {
-        !self.keys.is_empty() || !self.prefixes.is_empty() || self.sessions_changed
+        !self.keys.is_empty() || !self.prefixes.is_empty() || !self.sessions.is_empty()
     }
 
     /// One key.
@@ -308,7 +317,7 @@ impl<'a> Store<'a> {
         session.modify_index = index;
         store::sessions::put(self.tx, &session).await?;
         self.usage.sessions = index;
-        self.sessions_changed = true;
+        self.sessions.push((session.id, "registry.session.created"));
         Ok(session)
     }
 
@@ -320,7 +329,7 @@ impl<'a> Store<'a> {
         }
         let index = self.index().await?;
         self.usage.sessions = index;
-        self.sessions_changed = true;
+        self.sessions.push((session.id, "registry.session.ended"));
         let until = (session.lock_delay_ns > 0)
             .then(|| self.now + chrono::Duration::nanoseconds(session.lock_delay_ns));
         for (tenant, entry) in store::kv::held(self.tx, session.id).await? {
@@ -341,12 +350,38 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
+    /// Records in the audit what was changed: keys, never values.
+    async fn audit(&self, cx: &Context) -> Result<(), Fail> {
+        let tenant = Some(self.tenant);
+        let names = self.keys.iter().chain(&self.prefixes);
+        let keys: Vec<Value> = names.take(MOST_TOLD).map(|k| Value::from(&**k)).collect();
+        if let Some(first) = self.keys.first().or(self.prefixes.first()) {
+            let record = audited("registry.kv.changed", "key", &**first, tenant);
+            let record = record.change("keys", None, Some(keys.into()));
+            self.core
+                .audit
+                .record(self.tx, cx, record)
+                .await
+                .map_err(Error::from)?;
+        }
+        for (id, action) in &self.sessions {
+            let record = audited(action, "session", id.to_string(), tenant);
+            self.core
+                .audit
+                .record(self.tx, cx, record)
+                .await
+                .map_err(Error::from)?;
+        }
+        Ok(())
+    }
+
     /// Writes what the tenant uses now and tells of the change; whoever waits is woken after the commit.
     /// Call it last, before the transaction's own commit. Answers whether there is anything to commit.
-    pub(super) async fn finish(mut self, state: &ConsulState) -> Result<bool, Fail> {
+    pub(super) async fn finish(mut self, state: &ConsulState, cx: &Context) -> Result<bool, Fail> {
         let Some(index) = self.index.filter(|_| self.is_changed()) else {
             return Ok(false);
         };
+        self.audit(cx).await?;
         let keys_changed = !self.keys.is_empty() || !self.prefixes.is_empty();
         if keys_changed {
             self.usage.index = self.usage.index.max(index);
@@ -368,14 +403,14 @@ impl<'a> Store<'a> {
                 .unwrap_or_default();
             self.tx.publish(KV_CHANGED, &first, &told)?;
         }
-        if self.sessions_changed {
+        if !self.sessions.is_empty() {
             let only = Told {
                 tenant: self.tenant,
                 ..Told::default()
             };
             self.tx.publish(SESSION_CHANGED, "", &only)?;
         }
-        let (state, sessions) = (state.clone(), self.sessions_changed);
+        let (state, sessions) = (state.clone(), !self.sessions.is_empty());
         self.tx.after_commit(Box::new(move || {
             wake(&state, &told);
             if sessions {

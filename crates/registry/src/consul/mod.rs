@@ -15,6 +15,7 @@ mod input;
 mod keeper;
 mod kv;
 mod kv_store;
+mod listener;
 mod register;
 mod reply;
 mod request;
@@ -69,20 +70,16 @@ pub(crate) fn build(cx: &BuildCx<'_>, core: &Arc<Core>) -> Parts {
             .chain([cx.node.host.to_string()])
             .collect(),
     };
-    let stop = cx.spawner.stopping().clone();
-    let state = ConsulState::new(Arc::clone(core), options, cx.credentials.clone(), stop);
+    let leave = cx.spawner.stopping().child_token();
+    let credentials = cx.credentials.clone();
+    let state = ConsulState::new(Arc::clone(core), options, credentials, leave.clone());
     let surface = match config.listen.consul {
         Listen::Off => None,
         Listen::At(address) => {
             let runtime = cx.spawner.runtime().clone();
-            let surface = HttpSurface::new(
-                "consul",
-                address,
-                router(state.clone()),
-                Limits::default(),
-                runtime,
-            );
-            Some(Box::new(surface) as Box<dyn Surface>)
+            let router = router(state.clone());
+            let inner = HttpSurface::new("consul", address, router, Limits::default(), runtime);
+            Some(Box::new(listener::Listener { inner, leave }) as Box<dyn Surface>)
         }
     };
     let follower = state.clone();

@@ -1,6 +1,7 @@
 //! `/v1/session/*` (C§9).
 
 use chrono::Duration;
+use portico_base::Context;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -208,7 +209,7 @@ async fn insert(state: &ConsulState, r: &Request, wanted: Wanted) -> Result<Uuid
         expires_at: (ttl_ms > 0).then(|| store.now + Duration::milliseconds(2 * ttl_ms)),
     };
     let session = store.put_session(session).await?;
-    let changed = store.finish(state).await?;
+    let changed = store.finish(state, &r.cx).await?;
     conclude(tx, changed).await?;
     Ok(session.id)
 }
@@ -301,7 +302,7 @@ pub(super) async fn destroy(state: &ConsulState, r: &Request, id: &str) -> Answe
     need(r, &SESSION_WRITE)?;
     r.datacenter(&state.options.datacenter)?;
     if let Some(id) = session_id(id, "Missing session", "session lookup failed")? {
-        end(state, r.cx.tenant(), id, |_| true).await?;
+        end(state, &r.cx, r.cx.tenant(), id, |_| true).await?;
     }
     Ok(r.json(&true))
 }
@@ -309,6 +310,7 @@ pub(super) async fn destroy(state: &ConsulState, r: &Request, id: &str) -> Answe
 /// Ends a session if it is still there and `due` says so, looked at inside the transaction.
 pub(super) async fn end(
     state: &ConsulState,
+    cx: &Context,
     tenant: Uuid,
     id: Uuid,
     due: impl FnOnce(&Session) -> bool,
@@ -318,7 +320,7 @@ pub(super) async fn end(
     if let Some(session) = table::get(&tx, tenant, id).await?.filter(due) {
         store.end_session(&session).await?;
     }
-    let changed = store.finish(state).await?;
+    let changed = store.finish(state, cx).await?;
     conclude(tx, changed).await?;
     Ok(changed)
 }

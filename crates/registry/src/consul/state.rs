@@ -147,6 +147,7 @@ impl ConsulState {
             host: &self.core.host,
             datacenter: &self.options.datacenter,
             builtin: self.options.list_builtin,
+            alone: self.core.db.backend() == portico_db::Backend::Sqlite,
         }
     }
 

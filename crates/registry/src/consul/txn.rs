@@ -278,7 +278,7 @@ async fn run(
         tx.rollback().await?;
         return Ok((Vec::new(), failures));
     }
-    let changed = store.finish(state).await?;
+    let changed = store.finish(state, &r.cx).await?;
     conclude(tx, changed).await?;
     Ok((results, failures))
 }

@@ -38,6 +38,8 @@ pub(crate) struct View<'a> {
     pub datacenter: &'a Text,
     /// Built-in services are listed too.
     pub builtin: bool,
+    /// There are no other replicas.
+    pub alone: bool,
 }
 
 /// An instance that is seen.
@@ -251,21 +253,38 @@ impl<'a> View<'a> {
         out
     }
 
-    /// An instance of the agent by its id.
+    /// An instance of the agent by its id. Without other replicas everything of the agent is on this node.
     pub(crate) fn agent_instance(&self, id: &str) -> Option<Seen<'a>> {
-        let near = self
-            .keys(self.host)
-            .iter()
-            .find_map(|key| self.model.instance_on(key, id));
-        if let Some(seen) = near
-            .filter(|e| e.instance.source == Source::ConsulAgent)
-            .and_then(|e| self.seen(e))
-        {
+        let keys = self.keys(self.host);
+        let near = keys.iter().find_map(|key| self.model.instance_on(key, id));
+        let mine = |e: &&InstanceEntry| e.instance.source == Source::ConsulAgent;
+        if let Some(seen) = near.filter(mine).and_then(|e| self.seen(e)) {
             return Some(seen);
         }
-        self.of_agent()
-            .into_iter()
-            .find(|s| service_id(&s.entry.instance) == id)
+        let native = Uuid::parse_str(id)
+            .ok()
+            .and_then(|id| self.model.instance(id));
+        let here = |e: &&InstanceEntry| {
+            e.instance.definition.consul.is_none() && e.instance.definition.node == *self.host
+        };
+        if let Some(seen) = native.filter(here).and_then(|e| self.seen(e)) {
+            return Some(seen);
+        }
+        if self.alone {
+            return None;
+        }
+        let named = |e: &&InstanceEntry| {
+            mine(e)
+                && e.instance
+                    .definition
+                    .consul
+                    .as_ref()
+                    .is_some_and(|c| c.id == id)
+        };
+        self.model
+            .instances()
+            .filter(named)
+            .find_map(|e| self.seen(e))
     }
 
     /// The record of the servers themselves.

@@ -171,6 +171,14 @@ impl<'a> Reader<'a> {
             faults.add(self.path(field), "type", "must be an object");
             return None;
         }
+        if has_nul(value) {
+            faults.add(
+                self.path(field),
+                "control",
+                "must not contain the NUL character",
+            );
+            return None;
+        }
         if value.to_string().len() > max {
             faults.add(
                 self.path(field),
@@ -194,6 +202,16 @@ impl<'a> Reader<'a> {
                 );
             }
         }
+    }
+}
+
+/// A NUL anywhere in a document: PostgreSQL keeps none.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(k, v)| k.contains('\0') || has_nul(v)),
+        _ => false,
     }
 }
 

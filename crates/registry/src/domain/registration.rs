@@ -586,6 +586,9 @@ mod tests {
         let endpoints: Vec<Value> = (0..501).map(|i| json!({"path": format!("/{i}")})).collect();
         assert_eq!(with("endpoints", json!(endpoints))[0].1, "too_many");
         assert!(with("x", json!(1))[0].0 == "x");
+        assert_eq!(with("console", json!({"a": ["\0"]}))[0].1, "control");
+        assert_eq!(with("settings_schema", json!({"\0": 1}))[0].1, "control");
+        assert_eq!(with("zone", json!("a\0b"))[0].1, "control");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Whoever registered a name first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Owner {
     /// Kind of principal, as logs write it.
     pub kind: String,

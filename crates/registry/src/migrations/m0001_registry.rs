@@ -9,7 +9,9 @@ use portico_db::{Change, Step};
 
 pub(super) fn step() -> Step {
     let mut changes = services();
+    changes.extend(below_services());
     changes.extend(instances());
+    changes.extend(history());
     changes.extend(names());
     changes.extend(sequence());
     changes.extend(nodes());
@@ -47,6 +49,11 @@ fn services() -> Vec<Change> {
             .unique()
             .take()
             .into(),
+    ]
+}
+
+fn below_services() -> Vec<Change> {
+    vec![
         table("service_versions")
             .col(uuid("service_id"))
             .col(text("version"))
@@ -180,6 +187,11 @@ fn instances() -> Vec<Change> {
         .unique()
         .take()
         .into(),
+    ]
+}
+
+fn history() -> Vec<Change> {
+    vec![
         table("instance_history")
             .col(id())
             .col(uuid("instance_id"))

@@ -227,6 +227,7 @@ impl Model {
 
     fn link(&mut self, entry: &InstanceEntry) {
         let i = &entry.instance;
+        *self.owned.entry(i.owner.clone()).or_default() += 1;
         if let Some(service) = self.services.get_mut(&i.service) {
             service.instances.insert(i.id);
             service.keys.insert(Arc::clone(&i.key), i.id);
@@ -253,6 +254,12 @@ impl Model {
 
     fn unlink(&mut self, entry: &InstanceEntry) {
         let i = &entry.instance;
+        if let Some(count) = self.owned.get_mut(&i.owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.owned.remove(&i.owner);
+            }
+        }
         if let Some(service) = self.services.get_mut(&i.service) {
             service.instances.remove(&i.id);
             if service.keys.get(&i.key) == Some(&i.id) {

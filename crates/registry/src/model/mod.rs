@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::domain::check::{Check, CheckKey};
 use crate::domain::instance::Instance;
 use crate::domain::node::{Node, NodeKey};
-use crate::domain::service::Service;
+use crate::domain::service::{Owner, Service};
 use crate::domain::token::Token;
 
 pub(crate) use apply::{Changed, Mutation, Topic};
@@ -53,6 +53,8 @@ pub(crate) struct Model {
     by_hash: HashMap<[u8; 32], Uuid>,
     secrets: HashMap<[u8; 32], Uuid>,
     reservations: BTreeMap<String, Arc<Reservation>>,
+    /// How many instances each owner has.
+    owned: HashMap<Owner, usize>,
     /// Indexes at which names last lost everything, so that an index never falls (RG-42).
     gone: HashMap<NameKey, u64>,
     nodes_index: u64,
@@ -212,11 +214,8 @@ impl Model {
     }
 
     /// Instances that live under a token.
-    pub(crate) fn instances_of_owner(&self, kind: &str, id: &str) -> usize {
-        self.instances
-            .values()
-            .filter(|e| e.instance.owner.kind == kind && e.instance.owner.id == id)
-            .count()
+    pub(crate) fn instances_of_owner(&self, owner: &Owner) -> usize {
+        self.owned.get(owner).copied().unwrap_or(0)
     }
 
     /// Index of a service name, also of one that is gone (0: never seen).

@@ -35,11 +35,11 @@ pub(crate) async fn reserve(
             "this name is reserved for the platform already",
         ));
     }
-    if note.len() > 256 {
+    if note.len() > 256 || note.chars().any(char::is_control) {
         return Err(Error::field(
             "note",
-            "too_long",
-            "must be at most 256 bytes",
+            "form",
+            "must be at most 256 bytes without control characters",
         ));
     }
     let mut w = Writer::begin(core, cx).await?;

@@ -119,11 +119,11 @@ fn checked(cx: &Context, new: &NewToken, home: &Rights) -> Result<(NamePattern, 
             "must be in the future",
         ));
     }
-    if new.note.len() > 256 {
+    if new.note.len() > 256 || new.note.chars().any(char::is_control) {
         faults.push(FieldFault::new(
             "note",
-            "too_long",
-            "must be at most 256 bytes",
+            "form",
+            "must be at most 256 bytes without control characters",
         ));
     }
     let tenant = tenant(home, new.tenant.as_deref())

@@ -110,8 +110,11 @@ async fn a_refused_connection_takes_out_and_a_probe_brings_back() {
         let source = Source(Arc::clone(&house.core));
         let uuid: Uuid = id.parse().unwrap();
         source.observe(uuid, Observation::ConnectFailed);
-        assert_eq!(house.state(&id), "ready", "once is not enough");
-        source.observe(uuid, Observation::ConnectFailed);
+        assert_eq!(
+            house.state(&id),
+            "ready",
+            "once is not enough; a probe looks"
+        );
         until(&house, &id, "failing").await;
         let listener = TcpListener::bind(address).await.unwrap();
         let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
@@ -137,6 +140,7 @@ async fn restored_instances_are_probed_at_once() {
             .port();
         let alive = house.enter("hello", port).await;
         let dead = house.enter("hello", dead).await;
+        house.advance(1);
         let after = House::build(db.db.clone(), db.clock.clone(), "two", Vec::new()).await;
         assert_eq!(
             (after.state(&alive), after.state(&dead)),

@@ -224,6 +224,18 @@ async fn tokens_bind_names_rights_and_numbers() {
             .unwrap();
         assert_eq!(service.default_access, DefaultAccess::Public);
         assert!(service.forward_credentials);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_are_shown_once_deleted_and_expire() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let at = |name: &str, port: u16| json!({"name": name, "port": port, "host": "127.0.0.1"});
+        let (text, who) = house.token(json!({"name_pattern": "shop-*"})).await;
+        assert_eq!(house.register(&who, at("shop-cart", 9001)).await.0, 201);
+        house.token(json!({"name_pattern": "other"})).await;
 
         let (_, list) = house.get(&operator(), "/tokens").await;
         assert!(
@@ -259,6 +271,48 @@ async fn tokens_bind_names_rights_and_numbers() {
             json!({"name_pattern": "A", "scopes": ["registry:token:write"], "max_instances": 0});
         let (status, problem) = house.call(&operator(), "POST", "/tokens", bad).await;
         assert_eq!((status, faults(&problem).len()), (400, 3), "{problem}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_administrator_of_one_tenant_touches_nothing_else() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let (_, theirs) = house
+            .token(json!({"name_pattern": "*", "tenant": OTHER.to_string()}))
+            .await;
+        let body = json!({"name": "theirs", "port": 9001, "host": "127.0.0.1"});
+        let (_, theirs) = house.register(&theirs, body).await;
+        let global = house.enter("global", 9002).await;
+        let admin = Principal {
+            permissions: [
+                portico_base::Permission::new("registry:*:read"),
+                portico_base::Permission::new("registry:instance:write"),
+                portico_base::Permission::new("registry:token:write"),
+            ]
+            .into(),
+            ..default_user()
+        };
+        for (id, status) in [(theirs["id"].as_str().unwrap(), 404), (&*global, 403)] {
+            let drain = format!("/services/{id}/drain");
+            assert_eq!(
+                house.call(&admin, "POST", &drain, json!(null)).await.0,
+                status,
+                "{drain}"
+            );
+            let leave = format!("/services/{id}?now=true");
+            assert_eq!(
+                house.call(&admin, "DELETE", &leave, json!(null)).await.0,
+                403
+            );
+            assert_eq!(house.beat(&admin, id).await.0, 403);
+        }
+        let wish = json!({"name_pattern": "x-*", "scopes": ["registry:*:*"], "tenant": "global"});
+        let (status, problem) = house.call(&admin, "POST", "/tokens", wish).await;
+        assert_eq!(status, 400, "nobody hands out more than they have");
+        let fields: Vec<String> = faults(&problem).into_iter().map(|(f, _)| f).collect();
+        assert_eq!(fields, ["scopes[0]", "tenant"]);
     })
     .await;
 }

@@ -230,17 +230,7 @@ fn json_value(out: &mut Vec<u8>, name: &str, value: &FieldValue) {
 
 /// A dotted code (`gateway.no_instance`) is shown; anything else called `code` may be a one-time code.
 fn head_value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
-    let dotted = || {
-        let mut parts = value.split('.');
-        let word = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-')
-        };
-        value.contains('.') && parts.all(word)
-    };
-    if name == "code" && !dotted() {
+    if name == "code" && !mask::is_dotted_code(value) {
         return Cow::Borrowed(MASKED);
     }
     mask::text(value)

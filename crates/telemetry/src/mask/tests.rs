@@ -48,6 +48,10 @@ fn table() {
             "status code: 404, error code: 23505",
         ),
         ("code: 482913", "code: «masked»"),
+        (
+            "{ code: \"identity.token_expired\" }",
+            "{ code: \"identity.token_expired\" }",
+        ),
         ("Bearer abcdefgh", "Bearer ***"),
         ("key ptk_0123456789abcdef", "key ***"),
         ("2026-11-21T12:00:00.123456Z", "2026-11-21T12:00:00.123456Z"),

@@ -342,3 +342,53 @@ fn bodies_have_a_limit_and_pages_of_strangers_are_sandboxed() {
         (None, None, None)
     );
 }
+
+#[test]
+fn pages_of_strangers_do_not_reach_services_unless_a_rule_lets_them() {
+    let backend = Backend::answering("in");
+    let rig = rig(
+        service("notes", vec![backend.instance(1, "1")]),
+        Objects::default(),
+    );
+    let from = |origin: &str| {
+        rig.get_with("/api/notes", &format!("origin: {origin}\r\n"))
+            .status
+    };
+    assert_eq!(
+        (from("http://localhost"), from("https://localhost:443")),
+        (200, 200)
+    );
+    assert_eq!(
+        (
+            from("https://evil.example"),
+            from("null"),
+            from("http://127.0.0.1"),
+            from("http://localhost:81")
+        ),
+        (403, 403, 403, 403)
+    );
+    assert_eq!(backend.count(), 2);
+}
+
+#[test]
+fn a_scope_cannot_be_left_by_writing_the_path_in_another_way() {
+    let backend = Backend::answering("in");
+    let objects = Objects {
+        limits: vec![object(
+            "paths",
+            json!({"by": "service", "per_s": 0.01, "burst": 1, "scope": {"path_prefix": "/api/notes/dear"}}),
+        )],
+        ..Objects::default()
+    };
+    let rig = rig(service("notes", vec![backend.instance(1, "1")]), objects);
+    assert_eq!(rig.get("/api/notes/dear").status, 200);
+    for path in [
+        "/api/notes/dear",
+        "/api/notes//dear",
+        "/api/notes/%64ear",
+        "/api/notes/x/../dear/y",
+    ] {
+        assert_eq!(rig.get(path).status, 429, "{path}");
+    }
+    assert_eq!(rig.get("/api/notes/cheap").status, 200);
+}

@@ -227,3 +227,29 @@ fn deadlines_travel_and_expired_requests_do_not() {
         504
     );
 }
+
+#[test]
+fn an_operator_forces_a_breaker_and_takes_it_back() {
+    let backend = Backend::answering("in");
+    let rig = Rig::new(vec![service("hello", vec![backend.instance(1, "1")])]);
+    assert!(rig.gate.force_breaker(
+        "hello",
+        None,
+        None,
+        Some(crate::balance::Forced::Open),
+        60_000
+    ));
+    assert_eq!(rig.get("/api/hello").code(), "gateway.breaker_open");
+    let seen = rig.gate.breakers();
+    assert_eq!(
+        (seen.len(), seen[0].forced, seen[1].instance.is_some()),
+        (2, Some("open"), true)
+    );
+    assert!(rig.gate.force_breaker("hello", None, None, None, 0));
+    assert_eq!(rig.get("/api/hello").status, 200);
+    assert!(!rig.gate.force_breaker("nobody", None, None, None, 0));
+    assert_eq!(
+        (rig.gate.loads().len(), rig.gate.loads()[0].ejected),
+        (1, false)
+    );
+}

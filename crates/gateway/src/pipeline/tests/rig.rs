@@ -331,11 +331,9 @@ impl Backend {
     pub(super) fn new(does: impl Fn(&Seen, usize) -> Does + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (requests, connections, dead): (
-            Arc<Mutex<Vec<Seen>>>,
-            Arc<Mutex<Vec<TcpStream>>>,
-            Arc<AtomicBool>,
-        ) = Default::default();
+        let requests: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let dead: Arc<AtomicBool> = Arc::default();
         let (does, number) = (Arc::new(does), Arc::new(AtomicUsize::new(0)));
         let (log, open, over) = (
             Arc::clone(&requests),
@@ -441,7 +439,11 @@ fn serve(
                     return;
                 }
             }
-            Does::Close => return,
+            Does::Close => {
+                // The list of connections holds a copy, so that dropping this one closes nothing.
+                let _gone = stream.shutdown(std::net::Shutdown::Both);
+                return;
+            }
             Does::Hang => {}
         }
     }

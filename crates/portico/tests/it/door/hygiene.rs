@@ -6,7 +6,7 @@ use crate::house::{House, answer, client};
 use crate::raw::{exchange, status};
 use crate::recorder::Recorder;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strangers_words_about_itself_are_not_passed_on() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
@@ -68,7 +68,7 @@ async fn a_strangers_words_about_itself_are_not_passed_on() {
     assert!(id != "forged-id-1" && text.contains(id), "{id} in {text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trusted_proxy_is_believed() {
     let house = House::configured("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n", &[]);
     let hello = Recorder::start("hello").await;
@@ -96,7 +96,7 @@ async fn a_trusted_proxy_is_believed() {
     assert_eq!(seen.header("x-portico-request-id"), "from-the-proxy-1");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_cleaned_and_made_safe() {
     let house = House::start(&[]);
     let page = Recorder::answering(
@@ -155,7 +155,7 @@ async fn an_answer_is_cleaned_and_made_safe() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_on_and_a_bad_one_begins_anew() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;

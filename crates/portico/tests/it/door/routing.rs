@@ -15,7 +15,7 @@ fn get(house: &House, target: &str, headers: &str) -> String {
     exchange(house.address(), request.as_bytes())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_has_several_forms() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
@@ -45,7 +45,7 @@ async fn an_address_has_several_forms() {
     assert_eq!(hello.last().target, "/absolute");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_chosen_by_path_or_header() {
     let house = House::start(&[]);
     let (old, new, next) = (
@@ -78,7 +78,7 @@ async fn a_version_is_chosen_by_path_or_header() {
     assert!(none.contains("gateway.version_not_found"), "{none}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_known_hosts_are_answered() {
     let house = House::configured("[server]\nhosts = [\"shop.example\"]\n", &[]);
     let hello = Recorder::start("hello").await;
@@ -129,7 +129,7 @@ async fn only_known_hosts_are_answered() {
     assert_eq!(hello.count(), arrived, "none of these may arrive");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_normalised_path_is_routed_and_forwarded() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
@@ -171,7 +171,7 @@ async fn one_normalised_path_is_routed_and_forwarded() {
     assert_eq!(hello.count(), arrived, "none of these may arrive");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_spelling_of_a_path_gets_past_an_endpoints_roles() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
@@ -203,7 +203,7 @@ async fn no_spelling_of_a_path_gets_past_an_endpoints_roles() {
     assert!(hello.count() <= arrived + 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_a_service_is_not_found() {
     let house = House::start(&[]);
     for path in [

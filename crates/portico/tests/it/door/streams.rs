@@ -18,7 +18,7 @@ use crate::house::{House, answer, client};
 use crate::raw::{RawServer, read_head, status};
 use crate::recorder::Recorder;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_goes_through_both_ways() {
     let house = House::start(&[]);
     let router = Router::new().fallback(any(|upgrade: WebSocketUpgrade| async {
@@ -62,7 +62,7 @@ async fn a_websocket_goes_through_both_ways() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_of_another_origin_is_refused() {
     let house = House::start(&[]);
     let plugin = TestPlugin::with(
@@ -104,7 +104,7 @@ fn piecewise(head: &'static str) -> (RawServer, mpsc::Sender<&'static str>) {
     (server, sender)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_arrive_when_they_happen() {
     let house = House::start(&[]);
     let (server, pieces) = piecewise("Content-Type: text/event-stream\r\n");
@@ -128,7 +128,7 @@ async fn events_arrive_when_they_happen() {
     assert_eq!(response.chunk().await.unwrap(), None);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_streams_while_its_answer_does() {
     let house = House::start(&[]);
     // Sends each byte back as its own chunk, before the request's body is over.
@@ -177,7 +177,7 @@ async fn a_request_streams_while_its_answer_does() {
     stream.write_all(b"0\r\n\r\n").unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn head_and_ranges_pass_unchanged() {
     let house = House::start(&[]);
     let server = RawServer::start(|mut stream, _| {
@@ -221,7 +221,7 @@ async fn head_and_ranges_pass_unchanged() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;
@@ -254,7 +254,7 @@ async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     assert_eq!(status(&read_head(&mut stream).unwrap()), 404);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelined_requests_are_answered_in_their_order() {
     let house = House::start(&[]);
     let hello = Recorder::start("hello").await;

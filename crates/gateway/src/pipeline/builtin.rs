@@ -1,0 +1,116 @@
+//! Built-in services: called on this worker without a hop, with the caller as a typed value (GW-40).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, header};
+use portico_base::Caller;
+
+use super::door::Door;
+use super::hygiene;
+use super::record::Log;
+use super::refusal::Refusal;
+use super::target::uri;
+use super::way::{Call, missed};
+use crate::body::{ReqBody, RespBody};
+use crate::identify::Identity;
+use crate::route::table::Miss;
+use crate::serve::{self, Stream};
+
+/// Longest `User-Agent` that a caller has, in bytes.
+const AGENT_MAX: usize = 200;
+
+impl Door {
+    /// A built-in service on this worker; it checks rights itself.
+    pub(super) async fn in_process(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        identity: &Rc<Identity>,
+        request: Request<ReqBody>,
+        log: &mut Log,
+    ) -> Result<Response<RespBody>, Refusal> {
+        let router = self
+            .gate
+            .builtins
+            .services
+            .get(call.name)
+            .cloned()
+            .ok_or(missed(Miss::NoService(call.name)))?;
+        let unsafe_method = !request.method().is_safe();
+        let answer = self
+            .run_router(&router, &call.below, identity, request, log)
+            .await?;
+        if unsafe_method && self.gate.is_behind() {
+            // What was registered by this call must be routable once its answer is out.
+            self.gate.settled().await;
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn root(
+        self: &Rc<Self>,
+        prefix: &'static str,
+        path: &str,
+        request: Request<ReqBody>,
+        stream: &Rc<Stream>,
+        log: &mut Log,
+    ) -> Result<Response<RespBody>, Refusal> {
+        let identity = self.identify(&request, log, false)?;
+        if let Some(keys) = &identity.keys {
+            stream.set_keys(Rc::clone(keys));
+        }
+        let router = self
+            .gate
+            .builtins
+            .roots
+            .iter()
+            .find(|(p, _)| *p == prefix)
+            .map(|(_, r)| r.clone());
+        let router = router.ok_or(missed(Miss::Nothing))?;
+        self.run_router(&router, path, &identity, request, log)
+            .await
+    }
+
+    async fn run_router(
+        self: &Rc<Self>,
+        router: &axum::Router,
+        path: &str,
+        identity: &Rc<Identity>,
+        mut request: Request<ReqBody>,
+        log: &mut Log,
+    ) -> Result<Response<RespBody>, Refusal> {
+        hygiene::clean_request(request.headers_mut(), log.client.proxied);
+        let original = request.uri().clone();
+        *request.uri_mut() = uri(path, original.query())?;
+        let agent = request
+            .headers()
+            .get(header::USER_AGENT)
+            .and_then(|v| v.to_str().ok());
+        let caller = Caller {
+            principal: Arc::clone(&identity.principal),
+            request_id: log.request_id.to_str().unwrap_or("").into(),
+            trace_id: Some(String::from_utf8_lossy(&log.trace.context.trace_id.hex()).into()),
+            address: Some(log.client.address),
+            agent: agent.map(|a| a[..a.floor_char_boundary(AGENT_MAX)].into()),
+            direct_loopback: log.client.direct_loopback,
+        };
+        request.extensions_mut().insert(caller);
+        request
+            .extensions_mut()
+            .insert(axum::extract::OriginalUri(original));
+        serve::call(&self.worker, router, request, false)
+            .await
+            .map_err(|panicked| {
+                tracing::error!(
+                    message = panicked.message,
+                    request_id = log.request_id.to_str().unwrap_or(""),
+                    "a built-in service panicked"
+                );
+                Refusal::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "system.internal",
+                    "something went wrong on our side",
+                )
+            })
+    }
+}

@@ -1,0 +1,247 @@
+//! RG-46: who may do what here.
+
+use portico_base::id;
+use serde_json::json;
+
+use super::{Consul, databases, options};
+use crate::tests::{House, OTHER};
+
+#[tokio::test]
+async fn anonymous_only_near_and_direct() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let request = || http::Request::builder().uri("/v1/catalog/services");
+    assert_eq!(c.send(request(), "", "127.0.0.1:1").await.status, 200);
+    assert_eq!(c.send(request(), "", "[::1]:1").await.status, 200);
+    assert_eq!(
+        c.send(request(), "", "[::ffff:127.0.0.1]:1").await.status,
+        200
+    );
+    assert_eq!(c.send(request(), "", "10.0.0.9:1").await.status, 403);
+    for (name, value) in [
+        ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4"),
+        ("via", "1.1 p"),
+        ("x-forwarded-proto", "https"),
+    ] {
+        let answer = c
+            .send(request().header(name, value), "", "127.0.0.1:1")
+            .await;
+        assert_eq!(
+            (answer.status, answer.text.as_str()),
+            (403, "Permission denied"),
+            "{name}"
+        );
+    }
+    let closed = Consul::around(
+        House::with(&db, vec![("registry.anonymous", json!("off"))]).await,
+        options(),
+    );
+    assert_eq!(closed.get("/v1/catalog/services").await.status, 403);
+    let public = super::Options {
+        anonymous: false,
+        ..options()
+    };
+    let c = Consul::around(House::new(&db).await, public);
+    assert_eq!(c.get("/v1/catalog/services").await.status, 403);
+    assert_eq!(
+        c.as_token("pop_test", "GET", "/v1/catalog/services", "")
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn web_pages_are_refused() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let put = || http::Request::builder().method("PUT").uri("/v1/kv/a");
+    for origin in ["http://evil.example", "null", "http://127.0.0.1:8500"] {
+        assert_eq!(
+            c.send(put().header("origin", origin), "x", "127.0.0.1:1")
+                .await
+                .status,
+            403,
+            "{origin}"
+        );
+    }
+    for (host, status) in [
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example:8500", 403),
+        ("10.0.0.1", 403),
+        ("localhost:8500", 200),
+        ("[::1]:8500", 200),
+        ("CONSUL.example", 200),
+    ] {
+        assert_eq!(
+            c.send(put().header("host", host), "x", "127.0.0.1:1")
+                .await
+                .status,
+            status,
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_taken_three_ways_and_bind_to_their_tenant() {
+    for db in databases().await {
+        let c = Consul::new(&db).await;
+        let scopes = json!([
+            "registry:kv:read",
+            "registry:kv:write",
+            "registry:session:write"
+        ]);
+        let wish = json!({"name_pattern": "shop-*", "tenant": OTHER.to_string(), "scopes": scopes});
+        let (token, _) = c.house.token(wish).await;
+        let bearer = format!("Bearer {token}");
+        let request = http::Request::builder().uri("/v1/catalog/services");
+        assert_eq!(
+            c.send(request.header("authorization", bearer), "", "10.0.0.9:1")
+                .await
+                .status,
+            200
+        );
+        let by_query = http::Request::builder().uri(format!("/v1/catalog/services?token={token}"));
+        assert_eq!(c.send(by_query, "", "10.0.0.9:1").await.status, 200);
+        let wrong = c
+            .as_token("prt_nonsense", "GET", "/v1/catalog/services", "")
+            .await;
+        assert_eq!((wrong.status, wrong.text.as_str()), (403, "ACL not found"));
+        // Its own tenant in everything.
+        let body = json!({"Name": "shop-web", "Port": 80, "Check": {"TTL": "10s"}}).to_string();
+        assert_eq!(
+            c.as_token(&token, "PUT", "/v1/agent/service/register", body)
+                .await
+                .status,
+            200
+        );
+        c.as_token(&token, "PUT", "/v1/kv/secret", "1").await;
+        let session = c.as_token(&token, "PUT", "/v1/session/create", "").await;
+        assert_eq!(session.status, 200, "{}", session.text);
+        let session = session.json()["ID"].as_str().unwrap().to_owned();
+        c.as_token(&token, "PUT", "/v1/event/fire/e", "x").await;
+        assert!(
+            c.as_token(&token, "GET", "/v1/catalog/services", "")
+                .await
+                .json()
+                .get("shop-web")
+                .is_some()
+        );
+        for path in [
+            "/v1/catalog/service/shop-web",
+            "/v1/health/service/shop-web",
+            "/v1/session/list",
+            "/v1/event/list",
+        ] {
+            assert_eq!(c.get(path).await.text, "[]", "{path}");
+        }
+        assert_eq!(
+            c.get(&format!("/v1/session/info/{session}")).await.text,
+            "[]"
+        );
+        assert_eq!(c.get("/v1/kv/secret").await.status, 404);
+        assert_eq!(c.get("/v1/agent/services").await.text, "{}");
+        assert_eq!(
+            c.put("/v1/agent/check/pass/service:shop-web", "")
+                .await
+                .status,
+            500
+        );
+        c.put("/v1/agent/service/deregister/shop-web", "").await;
+        c.put(&format!("/v1/session/destroy/{session}"), "").await;
+        assert_eq!(
+            c.as_token(&token, "GET", "/v1/session/list", "")
+                .await
+                .json()
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+        let txn = json!([{"KV": {"Verb": "get", "Key": "secret"}}]).to_string();
+        assert_eq!(c.put("/v1/txn", txn).await.status, 409);
+        assert!(c.house.directory().find(OTHER, "shop-web").is_some());
+        assert!(
+            c.house
+                .directory()
+                .find(id::TENANT_DEFAULT, "shop-web")
+                .is_none()
+        );
+        // And no more names than its own, no more scopes either.
+        let body = json!({"Name": "bank", "Port": 80}).to_string();
+        assert_eq!(
+            c.as_token(&token, "PUT", "/v1/agent/service/register", body)
+                .await
+                .status,
+            403
+        );
+        let (plain, _) = c
+            .house
+            .token(json!({"name_pattern": "shop-*", "tenant": OTHER.to_string()}))
+            .await;
+        for (method, path) in [
+            ("GET", "/v1/kv/secret"),
+            ("PUT", "/v1/kv/secret"),
+            ("PUT", "/v1/session/create"),
+        ] {
+            let answer = c.as_token(&plain, method, path, "").await;
+            assert_eq!(
+                (answer.status, answer.text.as_str()),
+                (403, "Permission denied"),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_of_others_are_not_for_anonymous_callers() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let body = json!({"name": "hello", "port": 9000, "host": "127.0.0.1", "tenant": "default"});
+    let (_, made) = c.house.register(&crate::tests::operator(), body).await;
+    let taken = c
+        .put(
+            "/v1/agent/service/register",
+            json!({"Name": "hello", "Port": 80}).to_string(),
+        )
+        .await;
+    assert_eq!(
+        (taken.status, taken.text.as_str()),
+        (403, "Permission denied")
+    );
+    let catalog =
+        json!({"Node": "n", "Address": "10.0.0.1", "Service": {"Service": "hello"}}).to_string();
+    assert_eq!(c.put("/v1/catalog/register", catalog).await.status, 403);
+    let id = made["id"].as_str().unwrap();
+    let gone = c
+        .put(&format!("/v1/agent/service/deregister/{id}"), "")
+        .await;
+    assert_eq!(gone.status, 403, "{}", gone.text);
+    assert_eq!(c.house.state(id), "ready");
+}
+
+#[tokio::test]
+async fn the_operators_token_is_for_this_machine() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let request = || {
+        http::Request::builder()
+            .uri("/v1/kv/?keys")
+            .header("x-consul-token", "pop_test")
+    };
+    assert_eq!(c.send(request(), "", "127.0.0.1:1").await.status, 404);
+    assert_eq!(c.send(request(), "", "10.0.0.9:1").await.status, 403);
+    assert_eq!(
+        c.send(
+            request().header("x-forwarded-for", "1.1.1.1"),
+            "",
+            "127.0.0.1:1"
+        )
+        .await
+        .status,
+        403
+    );
+}
