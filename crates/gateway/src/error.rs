@@ -23,8 +23,6 @@ pub(crate) enum Error {
     VersionMismatch(i64),
     #[error("there are too many objects of this kind")]
     TooManyObjects,
-    #[error("{0}")]
-    Conflict(String),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
@@ -54,9 +52,7 @@ impl Fault for Error {
             Self::Unauthenticated => ErrorKind::Unauthenticated,
             Self::Missing(_) => ErrorKind::Forbidden,
             Self::UnknownObject | Self::UnknownVersion(_) => ErrorKind::NotFound,
-            Self::Exists | Self::VersionMismatch(_) | Self::TooManyObjects | Self::Conflict(_) => {
-                ErrorKind::Conflict
-            }
+            Self::Exists | Self::VersionMismatch(_) | Self::TooManyObjects => ErrorKind::Conflict,
             Self::Db(error) => error.kind(),
             Self::Audit(_) => ErrorKind::Internal,
         }
@@ -72,7 +68,6 @@ impl Fault for Error {
             Self::Exists => "gateway.object_exists",
             Self::VersionMismatch(_) => "gateway.version_mismatch",
             Self::TooManyObjects => "gateway.too_many_objects",
-            Self::Conflict(_) => "gateway.conflict",
             Self::Db(error) => error.code(),
             Self::Audit(_) => "system.audit_failed",
         }

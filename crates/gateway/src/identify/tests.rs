@@ -508,3 +508,97 @@ fn documents_of_keys_are_read_carefully() {
             .is_some()
     );
 }
+
+#[tokio::test]
+async fn a_file_of_keys_is_read_again_when_it_changes_and_kept_when_it_is_gone() {
+    let (first, second) = (Issuer::new(), Issuer::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jwks.json");
+    let write = |issuer: &Issuer| {
+        std::fs::write(&path, jwks(&issuer.ed, &issuer.ec, &issuer.rsa).to_string()).unwrap()
+    };
+    write(&first);
+    let verifier = Arc::new(JwtVerifier::new(
+        Expected {
+            tenant_claim: "tid".into(),
+            ..Expected::default()
+        },
+        super::source::read_file(&path).unwrap(),
+    ));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let following = tokio::spawn(super::source::follow(
+        super::source::KeySource::File(path.clone()),
+        Arc::clone(&verifier),
+        stop.clone(),
+    ));
+    assert!(
+        verifier.verify(&first.good(), NOW).is_ok()
+            && verifier.verify(&second.good(), NOW).is_err()
+    );
+    let began = std::time::Instant::now();
+    // Another length, so that the change shows whatever the file system's clock does.
+    write(&second);
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + " ").unwrap();
+    while verifier.verify(&second.good(), NOW).is_err() {
+        assert!(
+            began.elapsed().as_secs() < 20,
+            "the new keys were never read"
+        );
+        tokio::task::yield_now().await;
+    }
+    assert!(verifier.verify(&first.good(), NOW).is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(verifier.verify(&second.good(), NOW).is_ok());
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_come_from_an_address_only_over_https_or_from_this_machine() {
+    let issuer = Issuer::new();
+    let document = jwks(&issuer.ed, &issuer.ec, &issuer.rsa).to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let large = "x".repeat(300 * 1024);
+    let router = axum::Router::new()
+        .route("/jwks", axum::routing::get(move || async move { document }))
+        .route("/large", axum::routing::get(move || async move { large }))
+        .route(
+            "/moved",
+            axum::routing::get(|| async { axum::response::Redirect::to("/jwks") }),
+        );
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let fetch = |url: String| {
+        let client = client.clone();
+        async move { super::source::fetch(&client, &url.parse().unwrap()).await }
+    };
+    let keys = fetch(format!("http://127.0.0.1:{port}/jwks"))
+        .await
+        .unwrap();
+    assert!(keys.find(Some("ed")).is_some());
+    use super::source::KeysUnavailable;
+    assert!(matches!(
+        fetch(format!("http://127.0.0.1:{port}/large")).await,
+        Err(KeysUnavailable::TooLarge)
+    ));
+    assert!(matches!(
+        fetch(format!("http://127.0.0.1:{port}/none")).await,
+        Err(KeysUnavailable::Fetch(_))
+    ));
+    assert!(
+        matches!(
+            fetch(format!("http://127.0.0.1:{port}/moved")).await,
+            Err(KeysUnavailable::Bad(_))
+        ),
+        "redirects are not followed"
+    );
+    assert!(matches!(
+        fetch("http://192.0.2.1/jwks".to_owned()).await,
+        Err(KeysUnavailable::NotAllowed)
+    ));
+    server.abort();
+}

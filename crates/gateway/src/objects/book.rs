@@ -17,7 +17,7 @@ pub(super) const TOPIC: &str = "gateway.object.changed";
 const POLL: Duration = Duration::from_millis(500);
 
 /// Called with the new objects, in order; must be quick or hand the work on.
-pub type Listener = Arc<dyn Fn(&Arc<Objects>) + Send + Sync>;
+pub(super) type Listener = Arc<dyn Fn(&Arc<Objects>) + Send + Sync>;
 
 /// The active objects. Cheap to clone.
 #[derive(Clone)]

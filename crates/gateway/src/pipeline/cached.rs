@@ -16,8 +16,8 @@ use super::record::{Facts, Log};
 use super::refusal::Refusal;
 use crate::body::{BodyError, ReqBody, RespBody};
 use crate::cache::{
-    Answer, CACHE_TAG, Collector, Fill, Forwarded, Leader, Lookup, Mode, RequestView, RulePolicy,
-    Turn, X_CACHE, mark_forwarded,
+    Answer, CACHE_TAG, Collector, Fill, Forwarded, Leader, Level, Lookup, Mode, RequestView,
+    RulePolicy, Turn, X_CACHE, mark_forwarded,
 };
 use crate::route::plan;
 
@@ -34,6 +34,9 @@ impl Door {
         let Some(rule) = rule.filter(|r| r.mode != Mode::Off && is_cacheable(&request)) else {
             return self.uncached(trip, path, request, log).await;
         };
+        if !is_written(trip, &rule) && trip.node.state.is_silent() {
+            return self.unasked(trip, request, log).await;
+        }
         let now_ms = self.unix_ms();
         let host = host_of(request.headers());
         let looked = {
@@ -143,6 +146,9 @@ impl Door {
                 };
             }
         };
+        if response.status().is_success() {
+            trip.node.state.heard(response.headers());
+        }
         // What only we may say must not be stored either.
         super::hygiene::clean_response(response.headers_mut(), false);
         let status = response.status();
@@ -171,6 +177,22 @@ impl Door {
                 }))
             }
         }
+    }
+
+    /// Past the cache, because neither we nor this service ever said anything about caching.
+    async fn unasked(
+        &self,
+        trip: &Trip,
+        request: Request<ReqBody>,
+        log: &mut Log,
+    ) -> Result<Response<RespBody>, Refusal> {
+        let mut response = self.forward(trip, request, &mut log.facts).await?;
+        trip.node.state.heard(response.headers());
+        log.cache = Level::Miss.as_str();
+        response
+            .headers_mut()
+            .insert(X_CACHE, HeaderValue::from_static(log.cache));
+        Ok(response)
     }
 
     /// Without the cache; an unsafe method takes stored answers out.

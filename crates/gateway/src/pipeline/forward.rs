@@ -36,6 +36,9 @@ use crate::upstream::{SendError, SendErrorKind, SendOptions, TimeoutKind};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// Headers that a request gets here.
+const OWN_HEADERS: usize = 16;
+
 /// One request on its way to one version of a service; owns what a background refresh needs too.
 pub(super) struct Trip {
     pub(super) local: Rc<Local>,
@@ -284,9 +287,14 @@ impl Door {
         hygiene::clean_request(headers, trip.client.proxied);
         hygiene::mark_via(headers, trip.http2)?;
         hygiene::take_credentials(headers, trip.node.service.forward_credentials);
-        let peer = self.address_value(trip.client.peer);
+        // Ours come on top of the client's: grown once instead of twice.
+        headers.reserve(OWN_HEADERS);
+        let addresses = (
+            self.address_value(trip.client.peer),
+            self.address_value(trip.client.address),
+        );
         let host = headers.get(header::HOST).cloned();
-        hygiene::forward_client(headers, &trip.client, peer, host.as_ref());
+        hygiene::forward_client(headers, &trip.client, addresses, host.as_ref());
         headers.insert(super::client::X_REQUEST_ID, trip.request_id.clone());
         trip.trace.inject(headers);
         if let Some(transform) = plan::first(&trip.plan.transforms, &method, &trip.path) {

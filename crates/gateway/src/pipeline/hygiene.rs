@@ -86,7 +86,7 @@ pub(super) fn mark_via(headers: &mut HeaderMap, http2: bool) -> Result<(), Refus
 pub(super) fn forward_client(
     headers: &mut HeaderMap,
     client: &Client,
-    peer: HeaderValue,
+    (peer, address): (HeaderValue, HeaderValue),
     host: Option<&HeaderValue>,
 ) {
     if client.proxied {
@@ -105,7 +105,7 @@ pub(super) fn forward_client(
     } else {
         headers.insert(X_FORWARDED_FOR, peer);
     }
-    headers.insert(X_REAL_IP, address_value(client.address));
+    headers.insert(X_REAL_IP, address);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
     if !(client.proxied && headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = host
@@ -281,7 +281,7 @@ mod tests {
         forward_client(
             &mut headers,
             &client,
-            address_value(client.peer),
+            (address_value(client.peer), address_value(client.address)),
             Some(&HeaderValue::from_static("inner")),
         );
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.1");

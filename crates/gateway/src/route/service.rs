@@ -1,10 +1,11 @@
 //! A service as the data plane knows it: versions, instances, pools, and the state that outlives snapshots.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use foldhash::HashMap;
+use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
 use portico_contract::directory::{Instance, InstanceState, Protocol, Service};
 use uuid::Uuid;
@@ -17,13 +18,16 @@ use crate::objects::doc::{HashBy, PolicyName, ReleaseDoc};
 use crate::pipeline::signature::Signer;
 use crate::upstream::{Endpoint as Address, Protocol as Wire, Target, TlsTarget};
 
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
 /// What lives on when a snapshot is replaced. Atomic but for the map, which only the builder touches.
 #[derive(Debug, Default)]
 pub struct ServiceState {
     /// Counts what clients finally got.
     pub breaker: Breaker,
     pub budget: Budget,
-    pub in_flight: AtomicU32,
+    /// Answers in a row that said nothing about caching; see [`ServiceState::is_silent`].
+    silent: AtomicU32,
     loads: Mutex<HashMap<Uuid, Known>>,
     cursors: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
 }
@@ -161,7 +165,30 @@ impl ServiceNode {
     }
 }
 
+/// After so many answers that say nothing about caching a service is not asked for it any more.
+const SILENT: u32 = 64;
+
 impl ServiceState {
+    /// True for a service whose answers never say anything about caching: where no rule was written either,
+    /// looking into the cache would be wasted.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Relaxed) >= SILENT
+    }
+
+    /// Takes note of an answer; the first one that speaks of caching ends the silence.
+    pub fn heard(&self, headers: &HeaderMap) {
+        let names = [header::CACHE_CONTROL, header::EXPIRES, CDN_CACHE_CONTROL];
+        let count = self.silent.load(Relaxed);
+        if names.iter().any(|name| headers.contains_key(name)) {
+            if count != 0 {
+                self.silent.store(0, Relaxed);
+            }
+        } else if count < SILENT {
+            self.silent.store(count + 1, Relaxed);
+        }
+    }
+
     /// Nodes for all instances, with the loads that are known; forgets those that are gone.
     fn adopt(&self, instances: &[Arc<Instance>], now_ms: u64) -> Vec<Arc<InstanceNode>> {
         let mut loads = self.loads.lock();

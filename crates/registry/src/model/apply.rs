@@ -11,7 +11,7 @@ use super::entry::Live;
 use super::health::implied;
 use super::view::{self, key_of};
 use super::{InstanceEntry, Model, NameKey, Reservation, ServiceEntry};
-use crate::domain::check::{Check, CheckKey, Status};
+use crate::domain::check::{Check, CheckKey, Probe, Status};
 use crate::domain::instance::{Instance, Source};
 use crate::domain::node::{Node, NodeKey};
 use crate::domain::service::Service;
@@ -368,6 +368,11 @@ impl Model {
                 self.touch_node_instances(&node, index, changed);
             }
         }
+        if matches!(check.spec.probe, Probe::Alias { .. }) {
+            self.aliases.insert(check.key.clone());
+        } else {
+            self.aliases.remove(&check.key);
+        }
         self.checks.insert(check.key.clone(), check);
         self.checks_index = self.checks_index.max(index);
         changed.topics.insert(Topic::Checks);
@@ -377,6 +382,7 @@ impl Model {
         let Some(check) = self.checks.remove(key) else {
             return;
         };
+        self.aliases.remove(key);
         match check.instance {
             Some(id) => {
                 if let Some(entry) = self.instances.get_mut(&id) {
@@ -486,7 +492,7 @@ impl Model {
         }
         let late: HashSet<Uuid> = late.into_iter().collect();
         for check in self.checks.values_mut() {
-            let stated = matches!(check.spec.probe, crate::domain::check::Probe::Stated);
+            let stated = matches!(check.spec.probe, Probe::Stated);
             if !stated && check.instance.is_some_and(|id| late.contains(&id)) {
                 let mut unanswered = Check::clone(check);
                 unanswered.answered = false;

@@ -49,6 +49,8 @@ pub(crate) struct Model {
     checks: BTreeMap<CheckKey, Arc<Check>>,
     /// Checks of nodes as a whole, beside those of the instances on them.
     node_checks: HashMap<NodeKey, BTreeSet<CheckKey>>,
+    /// Checks that say what others say.
+    aliases: BTreeSet<CheckKey>,
     tokens: HashMap<Uuid, Arc<Token>>,
     by_hash: HashMap<[u8; 32], Uuid>,
     secrets: HashMap<[u8; 32], Uuid>,
@@ -167,6 +169,13 @@ impl Model {
             .get(node)
             .into_iter()
             .flatten()
+            .filter_map(|key| self.checks.get(key))
+    }
+
+    /// Checks that say what others say.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.aliases
+            .iter()
             .filter_map(|key| self.checks.get(key))
     }
 

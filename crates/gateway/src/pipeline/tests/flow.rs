@@ -383,3 +383,31 @@ fn declared_endpoints_are_cached_and_a_change_invalidates() {
         "an unsafe request takes it out"
     );
 }
+
+#[test]
+fn a_service_that_never_speaks_of_caching_is_not_asked_until_it_does() {
+    let backend = Backend::new(|_, n| {
+        let caching = if n >= 70 {
+            "cache-control: max-age=60\r\n"
+        } else {
+            ""
+        };
+        Does::Answer(format!(
+            "HTTP/1.1 200 OK\r\n{caching}content-length: 2\r\n\r\nhi"
+        ))
+    });
+    let rig = Rig::new(vec![service("hello", vec![backend.instance(1, "1")])]);
+    for _ in 0..71 {
+        assert_eq!(rig.get("/api/hello/x").header("x-cache"), Some("MISS"));
+    }
+    let told = rig.get("/api/hello/x");
+    assert_eq!(
+        (told.header("x-cache"), backend.count()),
+        (Some("MISS"), 72),
+        "the first answer that spoke was not kept, the next is"
+    );
+    assert_eq!(
+        (rig.get("/api/hello/x").header("x-cache"), backend.count()),
+        (Some("L1"), 72)
+    );
+}

@@ -166,9 +166,8 @@ fn counted(
                 "the service has as many instances as it may have",
             ));
         }
-        let kind = principal.kind.as_str();
         if let Some(most) = p.rights.max_instances
-            && model.instances_of_owner(kind, &principal.subject) >= most as usize
+            && model.instances_of_owner(&Owner::of(principal)) >= most as usize
         {
             return Err(Error::TooManyInstances);
         }
