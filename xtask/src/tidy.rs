@@ -175,7 +175,10 @@ fn words(root: &Path, file: &Path, faults: &mut Vec<String>) -> Result<()> {
         return Ok(());
     }
     let text = fs::read_to_string(file)?;
-    let mut patterns = vec![(r"/work/(main|shared)\b|/tmp/bash_jobs|/root/\.(cargo|rustup|cache)", "a path of one machine")];
+    let mut patterns = vec![(
+        r"/work/(main|shared)\b|/tmp/bash_jobs|/root/\.(cargo|rustup|cache)",
+        "a path of one machine",
+    )];
     if extension(file) == "rs" {
         patterns.extend([
             (r"\btodo!\(|\bunimplemented!\(|\bdbg!\(", "unfinished code"),

@@ -12,6 +12,7 @@ pub mod limit;
 mod migrations;
 pub mod objects;
 pub mod pipeline;
+mod purges;
 pub mod route;
 pub mod serve;
 mod service;

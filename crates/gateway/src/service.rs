@@ -11,10 +11,11 @@ use portico_config::Config;
 use portico_contract::address::AddressGuard;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
-use portico_contract::settings::Declaration;
+use portico_contract::settings::{Declaration, Settings};
 use portico_contract::streams::StreamCloser;
 use portico_db::Migrations;
 use portico_host::{BuildCx, Health, Running, Service, StartError, Surface, Worker, exit};
+use portico_telemetry::access::{AccessLog, AccessMode};
 use portico_telemetry::metrics::Registry;
 use portico_web::extract::Ambient;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +28,9 @@ use crate::identify::jwt::{Expected, JwtVerifier};
 use crate::identify::source::{self, KeySource};
 use crate::identify::{KeySet, TokenVerifier};
 use crate::objects::{Book, Ops};
-use crate::pipeline::settings::DECLARATIONS;
+use crate::pipeline::settings::{ACCESS_LOG, DECLARATIONS};
 use crate::pipeline::{BreakerEvent, Builtins, Door as WorkerDoor, Families, Gate, Parts};
+use crate::purges::Purges;
 use crate::route::build::Names;
 use crate::serve::{CertFiles, CertStore, Options, ServeLimits, Server};
 use crate::surface::{Door, DoorControl};
@@ -76,11 +78,28 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         audit: Arc::clone(cx.audit),
         book: book.clone(),
     };
-    let routes = api::routes(Api { ops });
-    let builtins = builtins(cx, &routes);
     let mut workers = Vec::new();
     let verifier = verifier(cx.config, &mut workers)?;
     let cache = cache(cx, &mut workers);
+    cache.report_to(&cx.telemetry.metrics);
+    sweep(&cache, cx, &mut workers);
+    let purges = Purges {
+        cache: cache.clone(),
+        db: cx.db.clone(),
+        audit: Arc::clone(cx.audit),
+    };
+    let following = purges.clone();
+    workers.push(Worker::new("gateway-purges", move |stop| {
+        following.follow(stop)
+    }));
+    let access = cx.telemetry.access.clone();
+    follow_access_log(cx.settings, &access);
+    let routes = api::routes(Api {
+        ops,
+        purges,
+        access,
+    });
+    let builtins = builtins(cx, &routes);
     let gate = gate(cx, &book, builtins, verifier, cache)?;
     let follower = Arc::clone(&gate);
     book.subscribe(Arc::new(move |objects| {
@@ -108,6 +127,39 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         workers,
         ..Running::default()
     })
+}
+
+/// Removes what the cache keeps for nothing, once a minute.
+fn sweep(cache: &Cache, cx: &BuildCx<'_>, workers: &mut Vec<Worker>) {
+    let (cache, clock) = (cache.clone(), Arc::clone(cx.clock));
+    workers.push(Worker::new(
+        "gateway-cache-sweep",
+        move |stop: CancellationToken| async move {
+            let work = async {
+                loop {
+                    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+                    cache.sweep(u64::try_from(clock.unix_ms()).unwrap_or(0));
+                }
+            };
+            stop.run_until_cancelled(work).await;
+        },
+    ));
+}
+
+/// `gateway.access_log`, at once and whenever it changes.
+fn follow_access_log(settings: &Settings, access: &AccessLog) {
+    let (values, log) = (settings.clone(), access.clone());
+    let take = move || {
+        if let Some(mode) = AccessMode::parse(&values.system(&ACCESS_LOG)) {
+            log.set_mode(mode);
+        }
+    };
+    take();
+    settings.subscribe(Arc::new(move |changed| {
+        if changed.iter().any(|key| key == ACCESS_LOG.declaration.key) {
+            take();
+        }
+    }));
 }
 
 /// The routers of all built-in services, with the values that their handlers need.

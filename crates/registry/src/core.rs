@@ -12,7 +12,7 @@ use portico_contract::directory::{
     Directory, DirectoryListener, DirectorySource, Observation, ServiceKey,
 };
 use portico_contract::settings::Settings;
-use portico_db::Db;
+use portico_db::{Db, LeaseTiming};
 use portico_host::OwnAddresses;
 use portico_state::Heartbeats;
 use uuid::Uuid;
@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub host: Arc<str>,
     /// Name of this replica.
     pub replica: Arc<str>,
+    /// How long the leases over shards of instances last.
+    pub lease_timing: LeaseTiming,
 }
 
 /// The registry of one process.
@@ -108,7 +110,7 @@ impl Core {
             topics: Topics::default(),
             ring: Ring::default(),
             agenda: Agenda::default(),
-            shards: Shards::new(single),
+            shards: Shards::new(single, parts.lease_timing),
             beats: Beats::default(),
             heartbeats: parts.heartbeats,
             ttl: Ttl::default(),

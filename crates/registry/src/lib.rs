@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod agenda;
+mod aliases;
 mod beats;
 mod checks;
 mod consul;
@@ -38,7 +39,7 @@ use portico_contract::address::AddressGuard;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
 use portico_contract::settings::Declaration;
-use portico_db::Migrations;
+use portico_db::{LeaseTiming, Migrations};
 use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
 
 use crate::core::{Core, Parts, Source};
@@ -96,6 +97,7 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         heartbeats: cx.state.heartbeats("registry"),
         host: Arc::clone(&cx.node.host),
         replica: Arc::clone(&cx.node.name),
+        lease_timing: LeaseTiming::default(),
     });
     follow::load(&core).await.map_err(|error| {
         StartError::new(
@@ -152,6 +154,9 @@ fn running(cx: &BuildCx<'_>, core: &Arc<Core>) -> Running {
         }),
         worker("registry.checks", |core, stop| {
             Box::pin(checks::run(core, stop))
+        }),
+        worker("registry.aliases", |core, stop| {
+            Box::pin(aliases::run(core, stop))
         }),
         worker("registry.beats", |core, stop| {
             Box::pin(last_beats(core, stop))

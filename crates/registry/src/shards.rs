@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
-use portico_db::ReplicaState;
+use portico_db::{LeaseTiming, ReplicaState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -18,13 +17,15 @@ pub(crate) struct Shards {
     held: AtomicU16,
     /// One process alone: it holds everything, without leases.
     single: bool,
+    timing: LeaseTiming,
 }
 
 impl Shards {
-    pub(crate) const fn new(single: bool) -> Self {
+    pub(crate) const fn new(single: bool, timing: LeaseTiming) -> Self {
         Self {
             held: AtomicU16::new(if single { u16::MAX } else { 0 }),
             single,
+            timing,
         }
     }
 
@@ -49,6 +50,12 @@ impl Shards {
     #[cfg(test)]
     pub(crate) fn hold_all(&self) {
         self.held.store(u16::MAX, Ordering::Release);
+    }
+
+    /// A test's process that has to ask for its leases.
+    #[cfg(test)]
+    pub(crate) fn let_go(&self) {
+        self.held.store(0, Ordering::Release);
     }
 
     fn set(&self, shard: u16, held: bool) {
@@ -107,7 +114,7 @@ async fn look(core: &Core, tell: &watch::Sender<Vec<String>>, stop: &Cancellatio
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = tokio::time::sleep(core.shards.timing.renew) => {}
         }
     }
 }
@@ -118,7 +125,7 @@ async fn keep_one(
     mut alive: watch::Receiver<Vec<String>>,
     stop: CancellationToken,
 ) {
-    let leases = core.db.leases();
+    let leases = core.db.leases().with_timing(core.shards.timing);
     let name = format!("registry.shard.{shard}");
     let mine = |alive: &Vec<String>| place(alive, shard).is_some_and(|r| *r == *core.replica);
     loop {
@@ -198,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_single_process_owns_everything() {
-        let alone = Shards::new(true);
-        let shared = Shards::new(false);
+        let alone = Shards::new(true, LeaseTiming::default());
+        let shared = Shards::new(false, LeaseTiming::default());
         for n in 0..64_u128 {
             assert!(alone.owns(Uuid::from_u128(n)));
             assert!(!shared.owns(Uuid::from_u128(n)));

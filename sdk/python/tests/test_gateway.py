@@ -62,7 +62,8 @@ class Door:
                      "--admin-listen", "127.0.0.1:0", "--no-demo", "--ready-json"]
         loud = None if os.environ.get("NOTES_VERBOSE") else subprocess.DEVNULL
         self.process = subprocess.Popen([PORTICO, *arguments], env=env, stdout=subprocess.PIPE, stderr=loud, text=True)
-        ready = json.loads(self.process.stdout.readline())
+        # Log lines are JSON too and may come before.
+        ready = next(line for line in map(json.loads, self.process.stdout) if line.get("event") == "ready")
         self.url = ready["http"].rstrip("/")
         self.port = int(self.url.rpartition(":")[2])
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
@@ -134,7 +135,7 @@ class ThroughTheGateway(unittest.TestCase):
                 door.until(lambda: not door.instances())
 
     def merged_paths(self):
-        _, doc = self.door.call("GET", "/api/gateway/openapi.json", self.door.operator)
+        _, doc = self.door.call("GET", "/openapi.json", self.door.operator)
         return [path for path in doc["paths"] if path.startswith("/api/notes/")]
 
     def under_load(self, change):

@@ -1,11 +1,15 @@
 //! The gateway's own API below `/api/gateway`.
 
+mod cache;
 mod objects;
+mod requests;
 
+use portico_telemetry::access::AccessLog;
 use portico_web::{Built, Routes};
 use utoipa::openapi::OpenApi;
 
 use crate::objects::Ops;
+use crate::purges::Purges;
 
 /// Largest document.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -14,6 +18,8 @@ const BODY_LIMIT: usize = 256 * 1024;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) ops: Ops,
+    pub(crate) purges: Purges,
+    pub(crate) access: AccessLog,
 }
 
 /// All routes.
@@ -27,5 +33,5 @@ pub(crate) fn openapi() -> OpenApi {
 }
 
 fn all() -> Routes<Api> {
-    objects::add(Routes::new())
+    requests::add(cache::add(objects::add(Routes::new())))
 }

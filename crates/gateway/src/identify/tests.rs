@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::jwks::KeySet;
 use super::jwt::{Expected, JwtVerifier};
+use super::source::KeysUnavailable;
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
@@ -523,11 +524,11 @@ async fn a_file_of_keys_is_read_again_when_it_changes_and_kept_when_it_is_gone()
             tenant_claim: "tid".into(),
             ..Expected::default()
         },
-        super::source::read_file(&path).unwrap(),
+        source::read_file(&path).unwrap(),
     ));
     let stop = tokio_util::sync::CancellationToken::new();
-    let following = tokio::spawn(super::source::follow(
-        super::source::KeySource::File(path.clone()),
+    let following = tokio::spawn(source::follow(
+        source::KeySource::File(path.clone()),
         Arc::clone(&verifier),
         stop.clone(),
     ));
@@ -574,13 +575,12 @@ async fn keys_come_from_an_address_only_over_https_or_from_this_machine() {
         .unwrap();
     let fetch = |url: String| {
         let client = client.clone();
-        async move { super::source::fetch(&client, &url.parse().unwrap()).await }
+        async move { source::fetch(&client, &url.parse().unwrap()).await }
     };
     let keys = fetch(format!("http://127.0.0.1:{port}/jwks"))
         .await
         .unwrap();
     assert!(keys.find(Some("ed")).is_some());
-    use super::source::KeysUnavailable;
     assert!(matches!(
         fetch(format!("http://127.0.0.1:{port}/large")).await,
         Err(KeysUnavailable::TooLarge)

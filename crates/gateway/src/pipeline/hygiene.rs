@@ -3,9 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
-use super::client::{
-    Client, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP, address_value,
-};
+use super::client::{Client, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
 use super::refusal::Refusal;
 
 /// Times that we may have seen a request before it is a loop.
@@ -184,6 +182,7 @@ pub(super) fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::address_value;
     use super::*;
 
     fn map(list: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -60,6 +60,13 @@ keys! {
     BODY_MAX: u64 = whole("gateway.body_max_bytes", "16777216", 0, 1 << 50, "longest request body; 0 for no limit", "请求体上限").unit("bytes");
     CACHE_ENABLED: bool = Declaration::new("gateway.cache.enabled", Kind::Bool, "true", "cache answers", "启用缓存");
     CACHE_HEURISTIC: bool = Declaration::new("gateway.cache.heuristic", Kind::Bool, "false", "guess lifetimes of answers that say nothing", "启发式缓存");
+    ACCESS_LOG: String = Declaration::new(
+        "gateway.access_log",
+        Kind::Enum(&["all", "sampled", "errors", "off"]),
+        "\"sampled\"",
+        "which requests get a line in the access log",
+        "访问日志模式",
+    );
     MAINTENANCE: Maintenance = Declaration::new(
         "gateway.maintenance", Kind::Json, "{\"on\":false}", "answer 503 to everybody", "维护模式",
     );

@@ -22,18 +22,26 @@ impl Prometheus {
         std::fs::write(&file, config).unwrap();
         let mut child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("prometheus").display()
+            ))
             .args(["--web.listen-address=127.0.0.1:0", "--log.level=info"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
         let mut log = String::new();
         let url = lines.by_ref().find_map(|line| {
             log.push_str(&line);
             log.push('\n');
-            let address = line.contains("Listening on").then(|| line.split("address=").nth(1)).flatten()?;
+            let address = line
+                .contains("Listening on")
+                .then(|| line.split("address=").nth(1))
+                .flatten()?;
             Some(format!("http://{}", address.trim()))
         });
         let Some(url) = url else {
@@ -47,8 +55,13 @@ impl Prometheus {
     /// The targets that it scrapes.
     async fn targets(&self) -> Vec<Value> {
         let url = format!("{}/api/v1/targets?state=active", self.url);
-        let Ok(answer) = answer(client().get(url)).await else { return Vec::new() };
-        answer.json()["data"]["activeTargets"].as_array().cloned().unwrap_or_default()
+        let Ok(answer) = answer(client().get(url)).await else {
+            return Vec::new();
+        };
+        answer.json()["data"]["activeTargets"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -84,7 +97,11 @@ fn by_consul(house: &House) -> String {
 
 /// Prometheus with both jobs, or with one when it was built without Consul; nothing when it is not installed.
 fn start(house: &House) -> Option<(Prometheus, Vec<&'static str>)> {
-    if Command::new("prometheus").arg("--version").output().is_err() {
+    if Command::new("prometheus")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         assert!(
             std::env::var("CI").as_deref() != Ok("true"),
             "Prometheus is not installed, and CI must not skip its tests"
@@ -93,10 +110,16 @@ fn start(house: &House) -> Option<(Prometheus, Vec<&'static str>)> {
         return None;
     }
     let folder = house.folder.path();
-    match Prometheus::start(folder, &format!("{HEAD}{}{}", by_http(house), by_consul(house))) {
+    match Prometheus::start(
+        folder,
+        &format!("{HEAD}{}{}", by_http(house), by_consul(house)),
+    ) {
         Ok(both) => Some((both, vec!["by-http", "by-consul"])),
         Err(log) => {
-            assert!(log.contains("consul_sd_configs not found"), "Prometheus did not start:\n{log}");
+            assert!(
+                log.contains("consul_sd_configs not found"),
+                "Prometheus did not start:\n{log}"
+            );
             eprintln!("skipped: consul_sd_configs, which this Prometheus was built without");
             let one = Prometheus::start(folder, &format!("{HEAD}{}", by_http(house)));
             Some((one.unwrap_or_else(|log| panic!("{log}")), vec!["by-http"]))
@@ -110,7 +133,9 @@ async fn targets_are_found_and_scraped_until_they_leave() {
     let hello = RawServer::start(|stream, _| answer_always(stream, "answer 42\n"));
     let more = json!({ "tags": ["blue"], "metadata": { "team": "core" }, "zone": "z1" });
     let id = house.register("hello", hello.port(), more).await;
-    let Some((prometheus, jobs)) = start(&house) else { return };
+    let Some((prometheus, jobs)) = start(&house) else {
+        return;
+    };
     let address = format!("127.0.0.1:{}", hello.port());
     until("every job scrapes the instance", || async {
         let targets = prometheus.targets().await;
@@ -121,15 +146,35 @@ async fn targets_are_found_and_scraped_until_they_leave() {
     })
     .await;
     let targets = prometheus.targets().await;
-    let labels = |job: &str| targets.iter().find(|t| t["labels"]["job"] == job).map(|t| &t["labels"]);
+    let labels = |job: &str| {
+        targets
+            .iter()
+            .find(|t| t["labels"]["job"] == job)
+            .map(|t| &t["labels"])
+    };
     let http = labels("by-http").unwrap();
-    assert_eq!((&http["team"], &http["zone"], &http["blue"]), (&json!("core"), &json!("z1"), &json!("true")));
+    assert_eq!(
+        (&http["team"], &http["zone"], &http["blue"]),
+        (&json!("core"), &json!("z1"), &json!("true"))
+    );
     if let Some(consul) = labels("by-consul") {
-        assert!(consul["tags"].as_str().unwrap().contains(",blue,"), "{consul}");
+        assert!(
+            consul["tags"].as_str().unwrap().contains(",blue,"),
+            "{consul}"
+        );
     }
     let now = json!({ "now": true });
-    house.operate(reqwest::Method::POST, &format!("/api/registry/deregister/{id}"), Some(&now)).await;
-    until("what left is forgotten", || async { prometheus.targets().await.is_empty() }).await;
+    house
+        .operate(
+            reqwest::Method::POST,
+            &format!("/api/registry/deregister/{id}"),
+            Some(&now),
+        )
+        .await;
+    until("what left is forgotten", || async {
+        prometheus.targets().await.is_empty()
+    })
+    .await;
 }
 
 /// The requests of Prometheus' `discovery/consul`, in their order, and the fields that it reads.
@@ -145,13 +190,37 @@ async fn consuls_service_discovery_gets_what_it_reads() {
     let own = get("agent/self").await.json();
     assert_eq!(own["Config"]["Datacenter"], "dc1", "{own}");
     let services = get("catalog/services?stale=&wait=1000ms").await;
-    assert!(services.headers["x-consul-index"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert!(
+        services.headers["x-consul-index"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 0
+    );
     assert_eq!(services.json()["hello"], json!(["blue"]));
     let list = get("health/service/hello?stale=&wait=1000ms").await.json();
     let entry = &list[0];
-    assert_eq!((&entry["Service"]["Service"], &entry["Service"]["Port"]), (&json!("hello"), &json!(9)), "{list}");
-    assert_eq!((&entry["Service"]["Address"], &entry["Service"]["Tags"]), (&json!("127.0.0.1"), &json!(["blue"])));
+    assert_eq!(
+        (&entry["Service"]["Service"], &entry["Service"]["Port"]),
+        (&json!("hello"), &json!(9)),
+        "{list}"
+    );
+    assert_eq!(
+        (&entry["Service"]["Address"], &entry["Service"]["Tags"]),
+        (&json!("127.0.0.1"), &json!(["blue"]))
+    );
     assert_eq!(entry["Service"]["Meta"]["team"], "core", "{list}");
-    assert!(entry["Node"]["Node"].is_string() && entry["Node"]["Address"].is_string(), "{list}");
-    assert!(entry["Checks"].as_array().unwrap().iter().all(|check| check["Status"] == "passing"), "{list}");
+    assert!(
+        entry["Node"]["Node"].is_string() && entry["Node"]["Address"].is_string(),
+        "{list}"
+    );
+    assert!(
+        entry["Checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|check| check["Status"] == "passing"),
+        "{list}"
+    );
 }

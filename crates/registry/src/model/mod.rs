@@ -174,9 +174,7 @@ impl Model {
 
     /// Checks that say what others say.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &Arc<Check>> {
-        self.aliases
-            .iter()
-            .filter_map(|key| self.checks.get(key))
+        self.aliases.iter().filter_map(|key| self.checks.get(key))
     }
 
     /// Checks of all nodes as a whole.

@@ -14,8 +14,11 @@ use uuid::Uuid;
 
 use super::{House, operator};
 use crate::core::Source;
+use crate::domain::check::{CheckKey, CheckSpec, Probe, Status};
+use crate::domain::node::NodeKey;
 use crate::model::Topic;
-use crate::{checks, life};
+use crate::ops::checks::Wanted;
+use crate::{aliases, checks, life, ops};
 
 /// A server that answers `/healthz` with a status that can be changed.
 async fn server(status: Arc<std::sync::atomic::AtomicU16>) -> (u16, CancellationToken) {
@@ -191,6 +194,106 @@ async fn foreign_targets_are_not_looked_at() {
                 .map(|c| c.output.to_string())
         };
         assert_eq!(output.as_deref(), Some("address not allowed"));
+        stop.cancel();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_alias_says_what_others_say() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let cx = house.core.own_context("test");
+        let node = NodeKey::new(None, "external");
+        let key = |id: &str| CheckKey {
+            node: node.clone(),
+            id: Arc::from(id),
+        };
+        let put = async |id: &str, probe: Probe, status| {
+            let wanted = Wanted {
+                key: key(id),
+                instance: None,
+                name: id.to_owned(),
+                notes: String::new(),
+                spec: CheckSpec {
+                    probe,
+                    interval_ms: 0,
+                    timeout_ms: 0,
+                    fall: 1,
+                    rise: 1,
+                    deregister_after_ms: 0,
+                    foreign: false,
+                },
+                status,
+                output: String::new(),
+                states: true,
+            };
+            ops::checks::put(&house.core, &cx, wanted).await.unwrap();
+            aliases::step(&house.core, &cx).await.unwrap();
+            let model = house.core.model.read();
+            model.check(&key("alias")).map(|c| c.status)
+        };
+        let alias = Probe::Alias {
+            service: None,
+            node: Some("external".to_owned()),
+        };
+        let said = put("alias", alias, Status::Critical).await;
+        assert_eq!(said, Some(Status::Passing), "there are no others");
+        let said = put("disk", Probe::Stated, Status::Warning).await;
+        assert_eq!(said, Some(Status::Warning));
+        let said = put("disk", Probe::Stated, Status::Passing).await;
+        assert_eq!(said, Some(Status::Passing));
+    })
+    .await;
+}
+
+/// A gRPC server that answers every health check with a serving status.
+async fn grpc_server(status: u8) -> u16 {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = hyper::service::service_fn(
+                move |request: http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    assert_eq!(request.headers()["te"], "trailers");
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    let message = bytes::Bytes::from(vec![0, 0, 0, 0, 2, 8, status]);
+                    let frames = [Frame::data(message), Frame::trailers(trailers)];
+                    let body = StreamBody::new(stream::iter(
+                        frames.map(Ok::<_, std::convert::Infallible>),
+                    ));
+                    http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .body(body)
+                },
+            );
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), answer),
+            );
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn grpc_health_and_tcp_are_asked_too() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let stop = work(&house);
+        for (status, state) in [(1, "ready"), (2, "failing")] {
+            let port = grpc_server(status).await;
+            let body = json!({"name": "hello", "port": port, "host": "127.0.0.1", "protocol": "h2c",
+                "checks": [{"kind": "grpc", "service": "hello.v1", "interval_s": 1}, {"kind": "tcp", "interval_s": 1}]});
+            let (_, answer) = house.register(&operator(), body).await;
+            assert_eq!(answer["state"], "starting");
+            until(&house, answer["id"].as_str().unwrap(), state).await;
+        }
         stop.cancel();
     })
     .await;

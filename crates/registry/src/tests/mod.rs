@@ -10,6 +10,7 @@ mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,8 +20,8 @@ use portico_base::{Caller, ManualClock, Principal, PrincipalKind, SystemRandom, 
 use portico_contract::audit::{AuditError, AuditSink, Record};
 use portico_contract::directory::{Directory, DirectorySource};
 use portico_contract::settings::{Settings, SettingsListener, SettingsSource};
-use portico_db::Db;
 use portico_db::testing::TestDb;
+use portico_db::{Db, LeaseTiming};
 use portico_host::OwnAddresses;
 use portico_state::{Deps, State};
 use portico_telemetry::metrics::Registry;
@@ -131,6 +132,11 @@ impl House {
             heartbeats: state.heartbeats("registry"),
             host: Arc::from("test-host"),
             replica: Arc::from(replica),
+            lease_timing: LeaseTiming {
+                ttl: Duration::from_millis(600),
+                renew: Duration::from_millis(100),
+                stop: Duration::from_millis(400),
+            },
         });
         follow::load(&core).await.expect("the registry loads");
         core.shards.hold_all();

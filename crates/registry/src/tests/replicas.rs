@@ -1,15 +1,17 @@
 //! Two processes on one database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portico_base::id;
 use portico_db::testing::{TestDb, postgres};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{House, migrate, operator};
 use crate::domain::check::{CheckKey, CheckSpec, Probe, Status};
 use crate::domain::node::{NodeDetails, NodeKey};
-use crate::{beats, follow, ops};
+use crate::{beats, follow, ops, shards};
 
 async fn pair(db: &TestDb) -> (House, House) {
     migrate(db).await;
@@ -225,5 +227,39 @@ async fn nodes_and_checks_travel_too() {
         model.node(&node).is_some() || model.check(&key).is_some()
     };
     assert!(!left);
+    db.finish().await;
+}
+
+#[tokio::test]
+async fn shards_move_to_who_is_left() {
+    let Some(db) = postgres().await else { return };
+    let (one, two) = pair(&db).await;
+    let mut stops = Vec::new();
+    for house in [&one, &two] {
+        house.core.shards.let_go();
+        let stop = CancellationToken::new();
+        tokio::spawn(shards::keep(Arc::clone(&house.core), stop.clone()));
+        stops.push(stop);
+    }
+    let held = |house: &House| house.core.shards.count();
+    let until = async |done: &dyn Fn() -> bool| {
+        let wait = async {
+            while !done() {
+                assert!(
+                    held(&one) + held(&two) <= 16,
+                    "nothing is watched over twice"
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .expect("shards are held");
+    };
+    until(&|| held(&one) + held(&two) == 16).await;
+    stops[0].cancel();
+    until(&|| held(&two) == 16).await;
+    assert_eq!(held(&one), 0);
+    stops[1].cancel();
     db.finish().await;
 }

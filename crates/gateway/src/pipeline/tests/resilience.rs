@@ -16,14 +16,19 @@ fn killing_an_instance_shows_no_error_to_idempotent_requests() {
         Backend::answering("x"),
         Backend::answering("x"),
     );
-    let rig = Rig::new(vec![service(
-        "hello",
-        vec![
-            one.instance(1, "1"),
-            two.instance(2, "1"),
-            three.instance(3, "1"),
-        ],
-    )]);
+    // In turns, so that the one that dies is certainly asked again.
+    let rig = Rig::with(Setup {
+        services: vec![service(
+            "hello",
+            vec![
+                one.instance(1, "1"),
+                two.instance(2, "1"),
+                three.instance(3, "1"),
+            ],
+        )],
+        settings: vec![("gateway.lb.policy", json!("round_robin"))],
+        ..Setup::default()
+    });
     for round in 0..150 {
         if round == 50 {
             two.kill();

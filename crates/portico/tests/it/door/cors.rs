@@ -53,11 +53,21 @@ async fn preflights_are_answered_at_the_door() {
         ("null", "PUT", ""),
     ] {
         let bad = preflight(&house, origin, method, headers).await;
-        for name in ["access-control-allow-methods", "access-control-allow-headers"] {
-            assert_eq!(header(&bad, name), None, "{origin} {method} {headers}: {bad:?}");
+        for name in [
+            "access-control-allow-methods",
+            "access-control-allow-headers",
+        ] {
+            assert_eq!(
+                header(&bad, name),
+                None,
+                "{origin} {method} {headers}: {bad:?}"
+            );
         }
         let named = header(&bad, "access-control-allow-origin");
-        assert!(named.is_none_or(|n| n == origin && origin == "https://app.example"), "{bad:?}");
+        assert!(
+            named.is_none_or(|n| n == origin && origin == "https://app.example"),
+            "{bad:?}"
+        );
     }
     assert_eq!(hello.count(), 0, "preflights do not arrive");
     let url = format!("{}/api/hello/x", house.http);

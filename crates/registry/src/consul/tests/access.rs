@@ -84,51 +84,62 @@ async fn web_pages_are_refused() {
     }
 }
 
+/// A registration token of the other tenant, with scopes.
+async fn shop(c: &Consul) -> String {
+    let scopes = json!([
+        "registry:kv:read",
+        "registry:kv:write",
+        "registry:session:write",
+        "registry:event:write"
+    ]);
+    let wish = json!({"name_pattern": "shop-*", "tenant": OTHER.to_string(), "scopes": scopes});
+    c.house.token(wish).await.0
+}
+
 #[tokio::test]
-async fn tokens_are_taken_three_ways_and_bind_to_their_tenant() {
+async fn tokens_are_taken_three_ways() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let token = shop(&c).await;
+    let bearer = format!("Bearer {token}");
+    let request = http::Request::builder()
+        .uri("/v1/catalog/services")
+        .header("authorization", bearer);
+    assert_eq!(c.send(request, "", "10.0.0.9:1").await.status, 200);
+    let by_query = http::Request::builder().uri(format!("/v1/catalog/services?token={token}"));
+    assert_eq!(c.send(by_query, "", "10.0.0.9:1").await.status, 200);
+    let wrong = c
+        .as_token("prt_nonsense", "GET", "/v1/catalog/services", "")
+        .await;
+    assert_eq!((wrong.status, wrong.text.as_str()), (403, "ACL not found"));
+}
+
+#[tokio::test]
+async fn everything_belongs_to_the_tokens_tenant() {
     for db in databases().await {
         let c = Consul::new(&db).await;
-        let scopes = json!([
-            "registry:kv:read",
-            "registry:kv:write",
-            "registry:session:write"
-        ]);
-        let wish = json!({"name_pattern": "shop-*", "tenant": OTHER.to_string(), "scopes": scopes});
-        let (token, _) = c.house.token(wish).await;
-        let bearer = format!("Bearer {token}");
-        let request = http::Request::builder().uri("/v1/catalog/services");
-        assert_eq!(
-            c.send(request.header("authorization", bearer), "", "10.0.0.9:1")
-                .await
-                .status,
-            200
-        );
-        let by_query = http::Request::builder().uri(format!("/v1/catalog/services?token={token}"));
-        assert_eq!(c.send(by_query, "", "10.0.0.9:1").await.status, 200);
-        let wrong = c
-            .as_token("prt_nonsense", "GET", "/v1/catalog/services", "")
-            .await;
-        assert_eq!((wrong.status, wrong.text.as_str()), (403, "ACL not found"));
-        // Its own tenant in everything.
+        let token = shop(&c).await;
+        let mine = async |method: &str, path: &str, body: String| {
+            c.as_token(&token, method, path, body).await
+        };
         let body = json!({"Name": "shop-web", "Port": 80, "Check": {"TTL": "10s"}}).to_string();
         assert_eq!(
-            c.as_token(&token, "PUT", "/v1/agent/service/register", body)
-                .await
-                .status,
+            mine("PUT", "/v1/agent/service/register", body).await.status,
             200
         );
-        c.as_token(&token, "PUT", "/v1/kv/secret", "1").await;
-        let session = c.as_token(&token, "PUT", "/v1/session/create", "").await;
-        assert_eq!(session.status, 200, "{}", session.text);
-        let session = session.json()["ID"].as_str().unwrap().to_owned();
-        c.as_token(&token, "PUT", "/v1/event/fire/e", "x").await;
-        assert!(
-            c.as_token(&token, "GET", "/v1/catalog/services", "")
-                .await
-                .json()
-                .get("shop-web")
-                .is_some()
+        mine("PUT", "/v1/kv/secret", "1".to_owned()).await;
+        let session = mine("PUT", "/v1/session/create", String::new())
+            .await
+            .json();
+        let session = session["ID"].as_str().unwrap();
+        assert_eq!(
+            mine("PUT", "/v1/event/fire/e", "x".to_owned()).await.status,
+            200
         );
+        let seen = mine("GET", "/v1/catalog/services", String::new())
+            .await
+            .json();
+        assert!(seen.get("shop-web").is_some());
         for path in [
             "/v1/catalog/service/shop-web",
             "/v1/health/service/shop-web",
@@ -151,48 +162,38 @@ async fn tokens_are_taken_three_ways_and_bind_to_their_tenant() {
         );
         c.put("/v1/agent/service/deregister/shop-web", "").await;
         c.put(&format!("/v1/session/destroy/{session}"), "").await;
-        assert_eq!(
-            c.as_token(&token, "GET", "/v1/session/list", "")
-                .await
-                .json()
-                .as_array()
-                .unwrap()
-                .len(),
-            1
-        );
+        let sessions = mine("GET", "/v1/session/list", String::new()).await.json();
+        assert_eq!(sessions.as_array().unwrap().len(), 1);
         let txn = json!([{"KV": {"Verb": "get", "Key": "secret"}}]).to_string();
         assert_eq!(c.put("/v1/txn", txn).await.status, 409);
-        assert!(c.house.directory().find(OTHER, "shop-web").is_some());
-        assert!(
-            c.house
-                .directory()
-                .find(id::TENANT_DEFAULT, "shop-web")
-                .is_none()
-        );
-        // And no more names than its own, no more scopes either.
-        let body = json!({"Name": "bank", "Port": 80}).to_string();
+        let directory = c.house.directory();
+        assert!(directory.find(OTHER, "shop-web").is_some());
+        assert!(directory.find(id::TENANT_DEFAULT, "shop-web").is_none());
+    }
+}
+
+#[tokio::test]
+async fn tokens_do_no_more_than_their_names_and_scopes() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let body = json!({"Name": "bank", "Port": 80}).to_string();
+    let answer = c
+        .as_token(&shop(&c).await, "PUT", "/v1/agent/service/register", body)
+        .await;
+    assert_eq!(answer.status, 403);
+    let (plain, _) = c.house.token(json!({"name_pattern": "shop-*"})).await;
+    for (method, path) in [
+        ("GET", "/v1/kv/secret"),
+        ("PUT", "/v1/kv/secret"),
+        ("PUT", "/v1/session/create"),
+        ("PUT", "/v1/event/fire/x"),
+    ] {
+        let answer = c.as_token(&plain, method, path, "").await;
         assert_eq!(
-            c.as_token(&token, "PUT", "/v1/agent/service/register", body)
-                .await
-                .status,
-            403
+            (answer.status, answer.text.as_str()),
+            (403, "Permission denied"),
+            "{path}"
         );
-        let (plain, _) = c
-            .house
-            .token(json!({"name_pattern": "shop-*", "tenant": OTHER.to_string()}))
-            .await;
-        for (method, path) in [
-            ("GET", "/v1/kv/secret"),
-            ("PUT", "/v1/kv/secret"),
-            ("PUT", "/v1/session/create"),
-        ] {
-            let answer = c.as_token(&plain, method, path, "").await;
-            assert_eq!(
-                (answer.status, answer.text.as_str()),
-                (403, "Permission denied"),
-                "{path}"
-            );
-        }
     }
 }
 

@@ -25,30 +25,30 @@ use crate::tests::House;
 
 /// The API of one process.
 pub(super) struct Consul {
-    pub house: House,
-    pub state: ConsulState,
+    pub(super) house: House,
+    pub(super) state: ConsulState,
     router: Router,
-    pub stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |v| v.to_str().unwrap())
     }
 
-    pub fn index(&self) -> u64 {
+    pub(super) fn index(&self) -> u64 {
         self.header("x-consul-index").parse().expect("an index")
     }
 }
@@ -64,11 +64,11 @@ pub(super) fn options() -> Options {
 }
 
 impl Consul {
-    pub async fn new(db: &TestDb) -> Self {
+    pub(super) async fn new(db: &TestDb) -> Self {
         Self::around(House::new(db).await, options())
     }
 
-    pub fn around(house: House, options: Options) -> Self {
+    pub(super) fn around(house: House, options: Options) -> Self {
         let mut credentials = Credentials::default();
         let core = || Arc::clone(&house.core);
         credentials.add(Arc::new(crate::credentials::Registrars(core())));
@@ -85,7 +85,7 @@ impl Consul {
     }
 
     /// Sends a request with headers from a peer.
-    pub async fn send(
+    pub(super) async fn send(
         &self,
         request: http::request::Builder,
         body: impl Into<Body>,
@@ -114,12 +114,12 @@ impl Consul {
         }
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    pub(super) async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let request = http::Request::builder().method(method).uri(path);
         self.send(request, body, "127.0.0.1:40000").await
     }
 
-    pub async fn as_token(
+    pub(super) async fn as_token(
         &self,
         token: &str,
         method: &str,
@@ -133,16 +133,16 @@ impl Consul {
         self.send(request, body, "127.0.0.1:40000").await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, Body::empty()).await
     }
 
-    pub async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
+    pub(super) async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
         self.call("PUT", path, body).await
     }
 
     /// Registers through the agent.
-    pub async fn register(&self, body: Value) {
+    pub(super) async fn register(&self, body: Value) {
         let answer = self
             .put("/v1/agent/service/register", body.to_string())
             .await;
