@@ -300,7 +300,7 @@ fn gate(
         tracer: cx.telemetry.tracer.clone(),
         clock: Arc::clone(cx.clock),
         random: Arc::clone(cx.random),
-        breakers: Arc::new(breaker_changed),
+        breakers: Arc::new(|event| breaker_changed(&event)),
     }))
 }
 
@@ -311,7 +311,7 @@ fn limit_seed(cx: &BuildCx<'_>) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn breaker_changed(event: BreakerEvent) {
+fn breaker_changed(event: &BreakerEvent) {
     tracing::warn!(
         service = %event.service,
         instance = event.instance.map(tracing::field::display),

@@ -44,7 +44,7 @@ pub(crate) enum Error {
     TooManyInstances,
     #[error("too many requests wait here")]
     TooManyWatchers,
-    #[error("protocol {0} is not spoken here, only 1 to 1")]
+    #[error("plug-in protocol {0} is not spoken here, only 1 to 1")]
     Protocol(String),
     #[error(transparent)]
     Db(#[from] DbError),

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use portico_base::Timestamp;
 
 use crate::domain::check::CheckKey;
+use crate::model::shifted;
 
 /// Last reports by check; as large as the number of TTL checks at most.
 #[derive(Default)]
@@ -24,7 +25,7 @@ impl Ttl {
     /// The clock jumped: the last reports are as long ago as they were before.
     pub(crate) fn shift(&self, by: chrono::Duration, now: Timestamp) {
         for at in self.0.lock().values_mut() {
-            *at = at.checked_add_signed(by).unwrap_or(now).min(now);
+            *at = shifted(*at, by, now);
         }
     }
 

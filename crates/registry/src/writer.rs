@@ -68,8 +68,21 @@ impl Writer {
     /// Waits for its turn, locks the counters, and brings the model up to what is committed: from here
     /// on nothing that the caller decides from the model can be out of date.
     pub(crate) async fn begin(core: &Arc<Core>, cx: &Context) -> Result<Self> {
+        Self::begin_as(core, cx, false).await
+    }
+
+    /// The same, on the disk before it is answered: for units that change keys as well.
+    pub(crate) async fn begin_durable(core: &Arc<Core>, cx: &Context) -> Result<Self> {
+        Self::begin_as(core, cx, true).await
+    }
+
+    async fn begin_as(core: &Arc<Core>, cx: &Context, durable: bool) -> Result<Self> {
         let guard = Arc::clone(&core.writer).lock_owned().await;
-        let tx = core.db.begin().await?;
+        let tx = if durable {
+            core.db.begin_durable().await?
+        } else {
+            core.db.begin().await?
+        };
         let position = store::events::advance(&tx, 1, 1).await?;
         follow::catch_up(core, &tx, position.seq.saturating_sub(1)).await?;
         tx.set_trace(cx.caller.trace_id.as_deref());

@@ -22,6 +22,11 @@ pub struct Ambient {
     pub random: Arc<dyn Random>,
 }
 
+/// What `X-Portico-Protocol` said (PL-1): read at the door before every `X-Portico-*` is removed, and
+/// put on requests to built-in services.
+#[derive(Debug, Clone)]
+pub struct PluginProtocol(pub HeaderValue);
+
 /// The context of a use-case, from the caller that the door found and the process's ambient values.
 #[derive(Debug, Clone)]
 pub struct Cx(pub Context);

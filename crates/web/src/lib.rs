@@ -7,7 +7,7 @@ pub mod routes;
 pub mod serve;
 pub mod version;
 
-pub use extract::{Ambient, Cx, Json, Query};
+pub use extract::{Ambient, Cx, Json, PluginProtocol, Query};
 pub use page::{Cursor, Page, PageQuery};
 pub use problem::{ApiResult, Problem};
 pub use routes::{Built, RouteInfo, Routes};

@@ -66,15 +66,21 @@ class Door:
         ready = next(line for line in map(json.loads, self.process.stdout) if line.get("event") == "ready")
         self.url = ready["http"].rstrip("/")
         self.port = int(self.url.rpartition(":")[2])
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self.reader.start()
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
+        self.ended()
+
+    def ended(self):
+        self.process.wait(PATIENCE_S)
+        self.reader.join()
+        self.process.stdout.close()
 
     def close(self):
         self.process.terminate()
-        self.process.wait(PATIENCE_S)
+        self.ended()
         self.folder.cleanup()
 
     def example(self, language, **env):
@@ -95,6 +101,10 @@ class Door:
         while not (result := what()):
             assert time.monotonic() < deadline, "it did not come to pass"
         return result
+
+    def is_gone(self, name="notes"):
+        """Nobody gets requests any more; whoever drains is removed later."""
+        return all(instance["state"] == "draining" for instance in self.instances(name))
 
     def ready(self, count, name="notes"):
         return self.until(lambda: (found := [i for i in self.instances(name) if i["state"] == "ready"]) and len(found) == count and found)
@@ -132,7 +142,7 @@ class ThroughTheGateway(unittest.TestCase):
                 self.assertEqual(child.exit_code(), 0)
                 status, doc = door.call("GET", "/api/notes/notes", door.alice)
                 self.assertEqual((status, doc["code"]), (503, "gateway.no_instance"))
-                door.until(lambda: not door.instances())
+                door.until(door.is_gone)
 
     def merged_paths(self):
         _, doc = self.door.call("GET", "/openapi.json", self.door.operator)
@@ -203,7 +213,7 @@ class ThroughTheGateway(unittest.TestCase):
                 self.assertEqual(send(port, "GET", "/notes")[0], 401)
                 child.terminate()
                 self.assertEqual(child.exit_code(), 0)
-                door.until(lambda: not door.instances(name))
+                door.until(lambda: door.is_gone(name))
 
     def test_a_token_is_for_its_name(self):
         _, made = self.door.call("POST", "/api/registry/tokens", self.door.operator, {"name_pattern": "notes"})

@@ -82,12 +82,12 @@ impl Ops {
             &wish.name,
             before.as_ref(),
             Some(wish.doc),
-            wish.message,
+            &wish.message,
         );
         if wish.dry_run {
             return Ok(Saved { version, conflicts });
         }
-        self.write(cx, tx, before, &version).await?;
+        self.write(cx, tx, before.as_ref(), &version).await?;
         Ok(Saved { version, conflicts })
     }
 
@@ -108,8 +108,8 @@ impl Ops {
         if expected.is_some_and(|expected| expected != present.version) {
             return Err(Error::VersionMismatch(present.version));
         }
-        let version = next(cx, kind, name, before.as_ref(), None, "deleted".to_owned());
-        self.write(cx, tx, before, &version).await
+        let version = next(cx, kind, name, before.as_ref(), None, "deleted");
+        self.write(cx, tx, before.as_ref(), &version).await
     }
 
     /// Makes an earlier version the newest again.
@@ -140,8 +140,8 @@ impl Ops {
             return Err(Error::Invalid(faults));
         }
         let message = message.unwrap_or_else(|| format!("back to version {to}"));
-        let version = next(cx, kind, name, before.as_ref(), doc, message);
-        self.write(cx, tx, before, &version).await?;
+        let version = next(cx, kind, name, before.as_ref(), doc, &message);
+        self.write(cx, tx, before.as_ref(), &version).await?;
         Ok(version)
     }
 
@@ -194,11 +194,11 @@ impl Ops {
         &self,
         cx: &Context,
         tx: WriteTx,
-        before: Option<Version>,
+        before: Option<&Version>,
         version: &Version,
     ) -> Result<(), Error> {
         store::add(&tx, version).await?;
-        let action = match (before.as_ref().and_then(|b| b.doc.as_ref()), &version.doc) {
+        let action = match (before.and_then(|b| b.doc.as_ref()), &version.doc) {
             (None, _) => "gateway.object.created",
             (Some(_), Some(_)) => "gateway.object.changed",
             (Some(_), None) => "gateway.object.deleted",
@@ -206,7 +206,7 @@ impl Ops {
         let target = format!("{}/{}", version.kind.as_str(), version.name);
         let record = Record::done(action, "gateway_object", target, cx.tenant()).change(
             "doc",
-            before.and_then(|before| before.doc),
+            before.and_then(|before| before.doc.clone()),
             version.doc.clone(),
         );
         self.audit.record(&tx, cx, record).await?;
@@ -230,7 +230,7 @@ fn next(
     name: &str,
     before: Option<&Version>,
     doc: Option<Value>,
-    message: String,
+    message: &str,
 ) -> Version {
     let now = cx.now();
     Version {

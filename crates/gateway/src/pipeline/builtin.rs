@@ -79,6 +79,11 @@ impl Door {
         mut request: Request<ReqBody>,
         log: &mut Log,
     ) -> Result<Response<RespBody>, Refusal> {
+        if let Some(spoken) = request.headers().get("x-portico-protocol").cloned() {
+            request
+                .extensions_mut()
+                .insert(portico_web::PluginProtocol(spoken));
+        }
         hygiene::clean_request(request.headers_mut(), log.client.proxied);
         let original = request.uri().clone();
         *request.uri_mut() = uri(path, original.query())?;

@@ -26,6 +26,7 @@ use crate::cache::RulePolicy;
 use crate::identify::Identifier;
 use crate::limit::Limited;
 use crate::objects::doc::Dimension;
+use crate::route::host::{HostKind, without_port};
 use crate::route::table::Table;
 use crate::serve::{ConnInfo, End, Handler, Protocol, Stream, Worker};
 use crate::upstream::Upstreams;
@@ -55,6 +56,8 @@ pub(super) struct Local {
     pub(super) auth: Option<Limited>,
     pub(super) user: Option<Limited>,
     pub(super) user_at_once: Option<Limited>,
+    /// The last host that was asked for, and what it is for: the same for most requests of a worker.
+    host: RefCell<(Vec<u8>, Option<HostKind>)>,
     /// For paths about which nobody said anything.
     pub(super) default_rule: Arc<RulePolicy>,
 }
@@ -74,6 +77,7 @@ impl Local {
         Self {
             address: limit("address", Dimension::Address, v.address_per_s),
             auth: limit("auth", Dimension::Address, v.auth_per_s),
+            host: RefCell::default(),
             user: limit("user", Dimension::User, v.user_per_s),
             default_rule: Arc::new(RulePolicy {
                 heuristic: v.cache_heuristic,
@@ -82,6 +86,19 @@ impl Local {
             user_at_once: Limited::at_once("user-concurrent", Dimension::User, v.user_concurrent),
             table,
         }
+    }
+}
+
+impl Local {
+    /// What a host is for; nothing for a stranger's name. `host` is in lower case, with its port.
+    pub(super) fn host_kind(&self, host: &str) -> Option<HostKind> {
+        let mut last = self.host.borrow_mut();
+        if last.0 != host.as_bytes() {
+            last.0.clear();
+            last.0.extend_from_slice(host.as_bytes());
+            last.1 = self.table.hosts.find(without_port(host));
+        }
+        last.1
     }
 }
 
@@ -148,7 +165,7 @@ impl Door {
             Ok(response) => response,
             Err(refusal) => self.refuse(&refusal, &mut log, grpc),
         };
-        self.finish_headers(&local, &mut response, &mut log, origin.as_ref());
+        self.finish_headers(&mut response, &mut log, origin.as_ref());
         log.status = response.status();
         (response, log)
     }
@@ -163,13 +180,17 @@ impl Door {
         } else {
             None
         };
-        let request_id = given.unwrap_or_else(|| self.new_request_id());
+        let request_id = given.unwrap_or_else(|| self.new_request_id(now.1));
         let trace = self.trace(request, client.proxied);
         record::begin(request, client, request_id, now, conn.protocol, trace)
     }
 
-    fn new_request_id(&self) -> HeaderValue {
-        let id = portico_base::id::new_id(&*self.gate.clock, &*self.gate.random);
+    /// A UUIDv7 of a moment in Unix microseconds.
+    fn new_request_id(&self, now_us: i64) -> HeaderValue {
+        let mut tail = [0; 10];
+        self.gate.random.fill(&mut tail);
+        let ms = u64::try_from(now_us / 1_000).unwrap_or(0);
+        let id = uuid::Builder::from_unix_timestamp_millis(ms, &tail).into_uuid();
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
             .expect("an id is visible ASCII")
@@ -232,11 +253,16 @@ impl Handler for Door {
 
     fn refused(&self, conn: &ConnInfo, status: StatusCode, kind: &'static str) -> String {
         self.meters.families.protocol.with(&[kind]).inc();
-        let id = self.new_request_id().to_str().unwrap_or("").to_owned();
+        let now_us = self.gate.clock.now().timestamp_micros();
+        let id = self
+            .new_request_id(now_us)
+            .to_str()
+            .unwrap_or("")
+            .to_owned();
         tracing::info!(kind, status = status.as_u16(), client = %conn.peer.ip(), listener = conn.listener, request_id = id, "refused a request for its form");
         if let Some(writer) = self.access.borrow_mut().as_mut() {
             writer.record(&portico_telemetry::access::AccessRecord {
-                at_us: self.gate.clock.now().timestamp_micros(),
+                at_us: now_us,
                 request_id: &id,
                 client: Some(client::canonical(conn.peer.ip())),
                 protocol: if conn.protocol == Protocol::Http1 {

@@ -53,7 +53,7 @@ pub(super) struct Trip {
     pub(super) trace: TraceContext,
     /// Path and query below the instance's base path.
     pub(super) target: String,
-    /// As the client sent it, normalised.
+    /// As the client sent it, normalised; empty where no transform asks for it.
     pub(super) path: Box<str>,
     pub(super) begun: Instant,
     pub(super) begun_ms: i64,
@@ -126,7 +126,8 @@ impl Door {
         state.budget.request(self.gate.millis(trip.begun));
         self.prepare(trip, &mut request)?;
         let answered = self.attempts(trip, request, facts).await;
-        self.tell_service(trip, &answered, admission == Admission::Trial);
+        let ended = facts.ended.unwrap_or(trip.begun);
+        self.tell_service(trip, &answered, admission == Admission::Trial, ended);
         answered
     }
 
@@ -189,7 +190,9 @@ impl Door {
         let options = self.options(trip, &request);
         let sent = Instant::now();
         let answered = self.upstreams.send(&node.target, request, &options).await;
-        let took = sent.elapsed();
+        let ended = Instant::now();
+        let took = ended.saturating_duration_since(sent);
+        facts.ended = Some(ended);
         facts.upstream = Some(facts.upstream.unwrap_or_default() + took);
         let micros = took.as_secs_f32() * 1e6;
         let penalty = (trip.plan.first_byte.as_secs_f32() * 1e6).max(micros);
@@ -201,7 +204,7 @@ impl Door {
                         .observe(node.instance.id, Observation::Connected);
                 }
                 let what = judge(trip, &response, micros, penalty);
-                self.tell(trip, flight, &node, what);
+                self.tell(trip, flight, what, ended);
                 let poor = trip
                     .plan
                     .retry_statuses
@@ -219,7 +222,7 @@ impl Door {
                         .directory
                         .observe(node.instance.id, Observation::ConnectFailed);
                 }
-                self.tell(trip, flight, &node, failure(&error.kind, penalty));
+                self.tell(trip, flight, failure(&error.kind, penalty), ended);
                 tracing::debug!(instance = %node.id_text, err = %error, "an attempt failed");
                 Attempt::Failed(failed(error))
             }
@@ -323,8 +326,8 @@ impl Door {
                 "the path cannot be forwarded",
             )
         })?;
-        let now = Instant::now();
         if let Some(end) = trip.deadline {
+            let now = Instant::now();
             let left = end.saturating_duration_since(now);
             if left.is_zero() {
                 return Err(Refusal::new(
@@ -339,8 +342,7 @@ impl Door {
         }
         if let Some(signer) = &node.signer {
             let method = request.method().clone();
-            let waited =
-                i64::try_from(now.saturating_duration_since(trip.begun).as_millis()).unwrap_or(0);
+            let waited = i64::try_from(trip.begun.elapsed().as_millis()).unwrap_or(0);
             let signed = Signed {
                 now_ms: trip.begun_ms + waited,
                 method: &method,
@@ -349,8 +351,7 @@ impl Door {
             };
             signer.sign(request.headers_mut(), &trip.identity.wire, &signed);
         } else {
-            request.headers_mut().remove("x-portico-timestamp");
-            request.headers_mut().remove("x-portico-signature");
+            super::signature::unsign(request.headers_mut());
         }
         *request.uri_mut() = Uri::from(target);
         Ok(())
@@ -399,16 +400,16 @@ impl Door {
         }
     }
 
-    fn tell(&self, trip: &Trip, flight: &mut Flight, node: &Arc<InstanceNode>, what: Attempted) {
-        let trial = flight.tell();
+    fn tell(&self, trip: &Trip, flight: &mut Flight, what: Attempted, ended: Instant) {
+        let (trial, node) = (flight.tell(), Arc::clone(&flight.node));
         let change = node.load.tell(
-            self.gate.now_ms(),
+            self.gate.millis(ended),
             what,
             trial,
             &trip.local.table.values.breaker,
             self.dice.unit(),
         );
-        self.breaker_changed(trip, Some(node), change);
+        self.breaker_changed(trip, Some(&node), change);
     }
 
     /// The service's own breaker counts what the client finally gets.
@@ -417,27 +418,30 @@ impl Door {
         trip: &Trip,
         answered: &Result<Response<RespBody>, Refusal>,
         trial: bool,
+        ended: Instant,
     ) {
-        let (status, asked_to_wait) = match answered {
+        let (status, says_nothing) = match answered {
             Ok(response) => (
                 response.status(),
                 response.headers().contains_key(header::RETRY_AFTER),
             ),
             Err(refusal) => (
                 refusal.status,
-                refusal.code == "gateway.no_instance" || refusal.code == "gateway.overloaded",
+                matches!(
+                    refusal.code,
+                    "gateway.no_instance" | "gateway.overloaded" | "gateway.deadline_exceeded"
+                ),
             ),
         };
         let breaker = &trip.node.state.breaker;
         let set = &trip.local.table.values.breaker;
         let listed = trip.plan.failure_statuses.contains(&status.as_u16());
-        let bad = matches!(status.as_u16(), 502 | 504)
-            || (status == StatusCode::SERVICE_UNAVAILABLE && !asked_to_wait)
-            || listed;
-        let now_ms = self.gate.now_ms();
+        let failed = matches!(status.as_u16(), 502..=504) || listed;
+        let bad = failed && !(says_nothing && status.as_u16() != 502);
+        let now_ms = self.gate.millis(ended);
         let change = if bad {
             breaker.failure(now_ms, trial, set, self.dice.unit())
-        } else if status.as_u16() == 499 || asked_to_wait {
+        } else if status.as_u16() == 499 || says_nothing {
             breaker.abandon(trial);
             None
         } else {
@@ -465,6 +469,9 @@ impl Door {
             service: Arc::clone(&trip.node.service.key.name),
             instance,
             change,
+            reasons: node.map_or_else(Vec::new, |n| {
+                n.load.reasons().iter().map(|r| r.why).collect()
+            }),
         });
     }
 }

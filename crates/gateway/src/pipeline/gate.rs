@@ -45,6 +45,8 @@ pub struct BreakerEvent {
     /// Absent for the service's own breaker.
     pub instance: Option<uuid::Uuid>,
     pub change: Change,
+    /// The last failures, newest last.
+    pub reasons: Vec<&'static str>,
 }
 
 /// Told of breakers on a data thread: must be quick.

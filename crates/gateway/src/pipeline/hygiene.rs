@@ -8,6 +8,9 @@ use super::refusal::Refusal;
 
 /// Times that we may have seen a request before it is a loop.
 const MOST_PASSES: usize = 3;
+const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const PSEUDONYM: &str = "portico";
 /// Our session cookies; no service ever sees or sets them.
 pub(super) const OWN_COOKIES: [&str; 4] = [
@@ -116,7 +119,7 @@ pub(super) fn forward_client(
 pub(super) fn take_credentials(headers: &mut HeaderMap, forward: bool) {
     if !forward {
         headers.remove(header::AUTHORIZATION);
-        headers.remove("x-api-key");
+        headers.remove(API_KEY);
     }
     if headers
         .get_all(header::COOKIE)
@@ -152,8 +155,8 @@ pub(super) fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
     }
     headers.remove(header::SERVER);
     if shares_host {
-        headers.remove("service-worker-allowed");
-        headers.remove("clear-site-data");
+        headers.remove(SERVICE_WORKER_ALLOWED);
+        headers.remove(CLEAR_SITE_DATA);
     }
     if headers.contains_key(header::SET_COOKIE) {
         let is_own = |v: &HeaderValue| {

@@ -3,14 +3,14 @@
 use http::{HeaderName, HeaderValue, Response, header};
 
 use super::client::X_REQUEST_ID;
-use super::door::{Door, Local};
+use super::door::Door;
 use super::record::Log;
 use super::secure::{self, Strictness};
 use super::way::fill;
 use super::{hygiene, secure::page};
 use crate::body::RespBody;
 use crate::limit;
-use crate::route::host::{HostKind, without_port};
+use crate::route::host::HostKind;
 use crate::route::plan;
 
 const PROBLEM: &[u8] = b"application/problem+json";
@@ -20,7 +20,6 @@ impl Door {
     /// The last step before the answer leaves.
     pub(super) fn finish_headers(
         &self,
-        local: &Local,
         response: &mut Response<RespBody>,
         log: &mut Log,
         origin: Option<&HeaderValue>,
@@ -31,7 +30,8 @@ impl Door {
         let path = log.path();
         let transform = plan.and_then(|p| plan::first(&p.transforms, &log.method, path));
         if !own && !builtin {
-            let shares_host = self.shares_console(local, log);
+            // A stranger's page there must not be the console's origin.
+            let shares_host = matches!(log.kind, Some(HostKind::Whole | HostKind::Admin));
             hygiene::clean_response(response.headers_mut(), shares_host);
             let how = Strictness {
                 force: transform.is_some_and(|t| t.force_security_headers),
@@ -66,18 +66,5 @@ impl Door {
             headers.append(VIA, HeaderValue::from_static("1.1 portico"));
         }
         headers.insert(X_REQUEST_ID, log.request_id.clone());
-    }
-
-    /// True on a host that also serves the console: a stranger's page there must not be the console's origin.
-    fn shares_console(&self, local: &Local, log: &Log) -> bool {
-        let host = log
-            .host
-            .as_ref()
-            .and_then(|h| h.to_str().ok())
-            .unwrap_or("");
-        matches!(
-            local.table.hosts.find(without_port(host)),
-            Some(HostKind::Whole | HostKind::Admin)
-        )
     }
 }

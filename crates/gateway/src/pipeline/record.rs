@@ -17,6 +17,7 @@ use crate::balance::Attempted;
 use crate::body::ReqBody;
 use crate::identify::Identity;
 use crate::limit::{Seat, Tightest};
+use crate::route::host::HostKind;
 use crate::route::plan::Plan;
 use crate::route::service::InstanceNode;
 use crate::serve::{End, Outcome, Protocol};
@@ -43,6 +44,8 @@ pub struct Log {
     pub(super) facts: Facts,
     /// The normalised path, where it is not the one that came.
     pub(super) path: Option<Box<str>>,
+    /// What the host is for, once it was looked at.
+    pub(super) kind: Option<HostKind>,
     /// The answer is a stranger's: fetched now, or kept from before.
     pub(super) foreign: bool,
 }
@@ -59,6 +62,8 @@ impl Log {
 pub(super) struct Facts {
     pub(super) attempts: u8,
     pub(super) upstream: Option<Duration>,
+    /// When the last attempt ended.
+    pub(super) ended: Option<Instant>,
     pub(super) version: Option<Arc<str>>,
     pub(super) flight: Option<Flight>,
 }
@@ -177,6 +182,7 @@ pub(super) fn begin(
         seats: SmallVec::new(),
         facts: Facts::default(),
         path: None,
+        kind: None,
         foreign: false,
     })
 }

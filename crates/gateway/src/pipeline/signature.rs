@@ -108,6 +108,12 @@ impl std::fmt::Debug for Signer {
     }
 }
 
+/// Takes time and signature out again: they were another instance's.
+pub fn unsign(headers: &mut HeaderMap) {
+    headers.remove(TIMESTAMP);
+    headers.remove(SIGNATURE);
+}
+
 /// What a signature is about besides the principal.
 #[derive(Debug, Clone, Copy)]
 pub struct Signed<'a> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::json;
@@ -26,7 +26,7 @@ use crate::route::endpoints::EndpointRule;
 use crate::route::host::{HostKind, without_port};
 use crate::route::path::normalise;
 use crate::route::plan::{self, Plan};
-use crate::route::release::Asker;
+use crate::route::release::{Asker, VersionNotFound};
 use crate::route::table::{Ask, Found, Miss, Named, Route};
 use crate::serve::{self, Stream};
 
@@ -78,8 +78,10 @@ impl Door {
         }
         let host_value = log.host.clone();
         let host = lower_host(host_value.as_ref());
+        log.kind = local.host_kind(&host);
         let ask = Ask {
             host: without_port(&host),
+            kind: log.kind,
             path: &path,
             query: uri.query(),
             method: request.method(),
@@ -232,9 +234,7 @@ impl Door {
             .next()
             .is_some_and(|n| n.service.forward_credentials);
         let identity = self.identify(&request, log, lenient)?;
-        if !identity.principal.is_authenticated()
-            && local.table.hosts.find(without_port(call.host)) == Some(HostKind::Auth)
-        {
+        if !identity.principal.is_authenticated() && log.kind == Some(HostKind::Auth) {
             self.limit_auth(local, log)?;
         }
         if let Some(keys) = &identity.keys {
@@ -318,18 +318,7 @@ impl Door {
         };
         let version = node
             .version(call.version.or(header), &asker)
-            .map_err(|missing| {
-                let mut more = serde_json::Map::new();
-                more.insert("versions".to_owned(), json!(missing.present));
-                Refusal {
-                    more: Some(Box::new(more)),
-                    ..Refusal::new(
-                        StatusCode::NOT_FOUND,
-                        "gateway.version_not_found",
-                        "the service has no such version for you",
-                    )
-                }
-            })?;
+            .map_err(|missing| no_version(&missing))?;
         let name = version
             .and_then(|at| node.versions.get(at))
             .map(|v| &v.name);
@@ -345,20 +334,9 @@ impl Door {
             rule,
             node.service.default_access,
         )?;
-        let deadline = deadline(request.headers(), log.begun)?;
-        let total = [
-            call.plan.total,
-            endpoint
-                .as_ref()
-                .and_then(|e| e.timeout_ms)
-                .map(|ms| Duration::from_millis(u64::from(ms))),
-        ];
-        let total = total
-            .into_iter()
-            .flatten()
-            .map(|t| log.begun + t)
-            .chain(deadline)
-            .min();
+        let asked = deadline(request.headers(), log.begun)?;
+        let own = endpoint.as_ref().and_then(|e| e.timeout_ms);
+        let total = earliest(log.begun, call.plan.total, own, asked);
         Ok(Trip {
             local: Rc::clone(local),
             node: Arc::clone(node),
@@ -370,11 +348,15 @@ impl Door {
             request_id: log.request_id.clone(),
             trace: log.trace.context.clone(),
             target: self.target(call, identity, request, log),
-            path: call.path.into(),
+            path: if call.plan.transforms.is_empty() {
+                Box::default()
+            } else {
+                call.path.into()
+            },
             begun: log.begun,
             begun_ms: log.begun_us / 1_000,
             deadline: total,
-            tell_deadline: deadline.is_some() || call.plan.total.is_some(),
+            tell_deadline: asked.is_some() || call.plan.total.is_some(),
             http2: log.protocol == serve::Protocol::Http2,
         })
     }
@@ -582,6 +564,20 @@ fn too_large(request: &Request<ReqBody>, most: u64) -> Result<(), Refusal> {
     }
 }
 
+/// Names the versions that the caller may know of.
+fn no_version(missing: &VersionNotFound) -> Refusal {
+    let mut more = serde_json::Map::new();
+    more.insert("versions".to_owned(), json!(missing.present));
+    Refusal {
+        more: Some(Box::new(more)),
+        ..Refusal::new(
+            StatusCode::NOT_FOUND,
+            "gateway.version_not_found",
+            "the service has no such version for you",
+        )
+    }
+}
+
 pub(super) fn missed(miss: Miss<'_>) -> Refusal {
     match miss {
         Miss::UnknownHost => Refusal::new(
@@ -626,4 +622,16 @@ fn options_of_the_server() -> Response<RespBody> {
         HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
     );
     response
+}
+
+/// The end of a request: the earliest of what route, endpoint and client allow.
+fn earliest(
+    begun: Instant,
+    route: Option<Duration>,
+    endpoint_ms: Option<u32>,
+    asked: Option<Instant>,
+) -> Option<Instant> {
+    let endpoint = endpoint_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+    let limits = [route, endpoint].into_iter().flatten();
+    limits.map(|limit| begun + limit).chain(asked).min()
 }

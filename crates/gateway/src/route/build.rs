@@ -437,6 +437,7 @@ mod tests {
         let path = normalise(path.as_bytes()).expect("a path");
         match table.find(&Ask {
             host,
+            kind: table.hosts.find(host),
             path: &path,
             query: None,
             method,

@@ -90,6 +90,7 @@ pub fn explain(table: &Table, q: &Question<'_>) -> Explanation {
     let host = q.host.to_ascii_lowercase();
     let ask = Ask {
         host: without_port(&host),
+        kind: table.hosts.find(without_port(&host)),
         path: &path,
         query: q.query,
         method: q.method,

@@ -153,6 +153,8 @@ impl RouteSet {
 pub struct Ask<'a, 'r> {
     /// Lower case, without port.
     pub host: &'a str,
+    /// What [`Hosts::find`] says of it.
+    pub kind: Option<HostKind>,
     pub path: &'a Normalised<'a>,
     pub query: Option<&'a str>,
     pub method: &'r Method,
@@ -207,7 +209,7 @@ impl Table {
     /// # Errors
     /// Says why it goes nowhere.
     pub fn find<'t, 'a>(&'t self, ask: &Ask<'a, '_>) -> Result<Found<'t, 'a>, Miss<'a>> {
-        let kind = self.hosts.find(ask.host).ok_or(Miss::UnknownHost)?;
+        let kind = ask.kind.ok_or(Miss::UnknownHost)?;
         if let Some(route) = self.bound_route(ask) {
             return climb(route, ask);
         }

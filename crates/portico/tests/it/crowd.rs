@@ -34,7 +34,9 @@ fn crowd_size() -> usize {
         .saturating_sub(1000);
     let size = room.min(10_000);
     if size < 10_000 {
-        eprintln!("the limit of open files is {hard}: a crowd of {size} instead of 10000");
+        let line =
+            format!("the limit of open files is {hard}: a crowd of {size} instead of 10000\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
     size
 }

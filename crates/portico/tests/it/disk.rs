@@ -1,5 +1,6 @@
 //! A full disk: changes are refused with a clear code, nothing breaks, and work goes on when there is room.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::house::{Answer, House, until};
+use crate::house::{Answer, House, skip, until};
 use crate::raw::{RawServer, answer_always};
 
 fn is_root() -> bool {
@@ -28,19 +29,18 @@ impl SmallDisk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
         }
-        assert!(
-            !(is_root() && std::env::var("CI").as_deref() == Ok("true")),
-            "root could not mount a file system in memory, and CI must not skip its tests"
-        );
-        eprintln!(
-            "skipped: a full disk, because this process may not mount a file system in memory"
-        );
+        let why = "a full disk, because this process may not mount a file system in memory";
+        if is_root() {
+            skip(why);
+        } else {
+            // Only root can: that is nobody's fault.
+            let _ = std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes());
+        }
         None
     }
 
     /// Fills it to the last byte.
     fn fill(&self) {
-        use std::io::Write as _;
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         let piece = vec![0; 4096];
         while file.write_all(&piece).is_ok() {}

@@ -209,6 +209,14 @@ fn gateway() -> Vec<Row> {
             Some(json!({})),
             admin(404),
         ),
+        row(
+            "gateway POST /cache/purge",
+            "/cache/purge",
+            Some(json!({ "by": "tag", "value": "none" })),
+            admin(200),
+        ),
+        row("gateway GET /cache/stats", "/cache/stats", None, admin(200)),
+        row("gateway GET /requests", "/requests", None, admin(200)),
     ]
 }
 
@@ -623,6 +631,13 @@ async fn gateway_writes(w: &mut Writer<'_>) {
         "/routes/fixed",
         None,
         "gateway.object.deleted",
+    )
+    .await;
+    w.write(
+        "gateway POST /cache/purge",
+        "/cache/purge",
+        Some(json!({ "by": "tag", "value": "none" })),
+        "gateway.cache.purged",
     )
     .await;
 }

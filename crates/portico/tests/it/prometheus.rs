@@ -1,13 +1,13 @@
 //! Debian's Prometheus finds targets here, through `http_sd_configs`, and through `consul_sd_configs` where it was
 //! built with it; what Consul's service discovery asks for is asked in any case.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::house::{House, answer, client, until};
+use crate::house::{House, answer, client, skip, until};
 use crate::raw::{RawServer, answer_always};
 
 struct Prometheus {
@@ -77,7 +77,7 @@ const HEAD: &str = "global: { scrape_interval: 1s, scrape_timeout: 1s }\nscrape_
 fn by_http(house: &House) -> String {
     format!(
         "- job_name: by-http\n  http_sd_configs:\n  - url: '{}/api/registry/sd/prometheus?service=hello'\n    \
-         refresh_interval: 1s\n    authorization: {{ credentials: '{}' }}\n  relabel_configs:\n  \
+         refresh_interval: 1s\n    authorization: {{ type: Bearer, credentials: '{}' }}\n  relabel_configs:\n  \
          - {{ source_labels: [__meta_portico_meta_team], target_label: team }}\n  \
          - {{ source_labels: [__meta_portico_zone], target_label: zone }}\n  \
          - {{ source_labels: [__meta_portico_tag_blue], target_label: blue }}\n",
@@ -102,11 +102,7 @@ fn start(house: &House) -> Option<(Prometheus, Vec<&'static str>)> {
         .output()
         .is_err()
     {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "Prometheus is not installed, and CI must not skip its tests"
-        );
-        eprintln!("skipped: Prometheus is not installed");
+        skip("Prometheus is not installed");
         return None;
     }
     let folder = house.folder.path();
@@ -120,7 +116,9 @@ fn start(house: &House) -> Option<(Prometheus, Vec<&'static str>)> {
                 log.contains("consul_sd_configs not found"),
                 "Prometheus did not start:\n{log}"
             );
-            eprintln!("skipped: consul_sd_configs, which this Prometheus was built without");
+            // Not a missing program: Debian builds it so, and the requests are made below.
+            let line = b"skipped: consul_sd_configs, which this Prometheus was built without\n";
+            let _ = std::io::stderr().write_all(line);
             let one = Prometheus::start(folder, &format!("{HEAD}{}", by_http(house)));
             Some((one.unwrap_or_else(|log| panic!("{log}")), vec!["by-http"]))
         }

@@ -223,7 +223,9 @@ fn enable(r: &Request) -> Result<bool, Refused> {
 pub(super) async fn node_maintenance(state: &ConsulState, r: &Request) -> Answer {
     need(r, &REGISTER)?;
     let key = register::node_key(state, r, &state.core.host)?;
-    let reason = enable(r)?.then(|| match r.params.text("reason") {
+    let enabled = enable(r)?;
+    register::whole_node(state, r, &key)?;
+    let reason = enabled.then(|| match r.params.text("reason") {
         "" => NO_NODE_REASON,
         reason => reason,
     });
@@ -255,6 +257,10 @@ pub(super) async fn register_check(state: &ConsulState, r: &mut Request) -> Answ
             }
         }
     };
+    let key = node_of(state, r, instance, &node)?;
+    if instance.is_none() {
+        register::whole_node(state, r, &key)?;
+    }
     let id = if input.id.is_empty() {
         &input.name
     } else {
@@ -268,7 +274,7 @@ pub(super) async fn register_check(state: &ConsulState, r: &mut Request) -> Answ
     }
     let wanted = ops::checks::Wanted {
         key: CheckKey {
-            node: node_of(state, r, instance, &node)?,
+            node: key,
             id: Arc::from(id.as_str()),
         },
         instance,
@@ -323,6 +329,22 @@ fn find_check(state: &ConsulState, r: &Request, id: &str) -> Option<CheckKey> {
         .map(|check| check.key.clone())
 }
 
+/// A check of a whole node is for whoever owns everything on it; one of an instance is looked at by the
+/// use-case.
+fn own_check(state: &ConsulState, r: &Request, key: &CheckKey) -> Result<(), Refused> {
+    let of_node = state
+        .core
+        .model
+        .read()
+        .check(key)
+        .is_some_and(|c| c.instance.is_none());
+    if of_node {
+        register::whole_node(state, r, &key.node)
+    } else {
+        Ok(())
+    }
+}
+
 /// `agent/check/deregister/:id`.
 pub(super) async fn deregister_check(state: &ConsulState, r: &Request, id: &str) -> Answer {
     need(r, &REGISTER)?;
@@ -330,6 +352,7 @@ pub(super) async fn deregister_check(state: &ConsulState, r: &Request, id: &str)
         return refuse(400, "Missing check ID");
     }
     if let Some(key) = find_check(state, r, id) {
+        own_check(state, r, &key)?;
         ops::checks::remove(&state.core, &r.cx, &key).await?;
     }
     Ok(Reply::empty())
@@ -381,6 +404,7 @@ async fn update(
         let id = super::duration::quoted(id);
         return refuse(500, format!("CheckID {id} does not have associated TTL"));
     };
+    own_check(state, r, &key)?;
     ops::checks::report(&state.core, &r.cx, &key, status, output).await?;
     Ok(Reply::empty())
 }

@@ -415,6 +415,15 @@ pub(super) async fn deregister(state: &ConsulState, r: &mut Request) -> Answer {
             node: key,
             id: Arc::from(check.as_str()),
         };
+        let of_node = state
+            .core
+            .model
+            .read()
+            .check(&key)
+            .is_some_and(|c| c.instance.is_none());
+        if of_node {
+            register::whole_node(state, r, &key.node)?;
+        }
         ops::checks::remove(&state.core, &r.cx, &key).await?;
     } else if *node != *state.core.host {
         ops::nodes::remove(&state.core, &r.cx, &key).await?;

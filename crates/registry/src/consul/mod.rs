@@ -22,6 +22,7 @@ mod request;
 mod sessions;
 mod state;
 mod txn;
+mod txn_catalog;
 mod views;
 mod wire;
 

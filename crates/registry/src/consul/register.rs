@@ -38,6 +38,17 @@ pub(super) fn node_key(state: &ConsulState, r: &Request, node: &str) -> Result<N
     Ok(NodeKey::new(home(state, r)?, node))
 }
 
+/// What speaks of a whole node speaks of every instance on it: those of others are not for the caller to
+/// take out.
+pub(super) fn whole_node(state: &ConsulState, r: &Request, key: &NodeKey) -> Result<(), Refused> {
+    let model = state.core.model.read();
+    let all_own = model.instances_of_node(key).all(|entry| {
+        let service = model.service_of(&entry.instance);
+        service.is_some_and(|s| ops::is_own(&state.core, &r.cx, s, &entry.instance))
+    });
+    if all_own { Ok(()) } else { denied() }
+}
+
 /// Registers a service on a node. `address` is the node's own; absent: wherever the caller is.
 pub(super) async fn service(
     state: &ConsulState,
@@ -47,6 +58,26 @@ pub(super) async fn service(
     address: Option<&str>,
     door: Door,
 ) -> Result<Uuid, Refused> {
+    let mut request = request(state, r, input, node, address)?;
+    if let Door::Agent { replace_checks } = door {
+        request.source = Source::ConsulAgent;
+        request.replace_checks = replace_checks;
+    }
+    if let Some(same) = unchanged(state, r, &request) {
+        return Ok(same);
+    }
+    let registered = ops::register::register(&state.core, &r.cx, request).await?;
+    Ok(registered.instance.id)
+}
+
+/// A registration through the catalogue as the use-case takes it.
+pub(super) fn request(
+    state: &ConsulState,
+    r: &Request,
+    input: &ServiceInput,
+    node: &str,
+    address: Option<&str>,
+) -> Result<Registration, Refused> {
     input.check()?;
     let checks = input.new_checks(state.options.deregister_min_ms)?;
     // Words of the house are nobody's; who may take them anyway is an administrator.
@@ -58,22 +89,12 @@ pub(super) async fn service(
         Tenants::Any(_) => home(state, r)?.map(|t| t.to_string()),
         Tenants::Fixed(_) => None,
     };
-    let registration = input.registration(node, address, tenant)?;
-    let (source, replace_checks) = match door {
-        Door::Agent { replace_checks } => (Source::ConsulAgent, replace_checks),
-        Door::Catalog => (Source::ConsulCatalog, false),
-    };
-    let request = Registration {
-        registration,
-        source,
+    Ok(Registration {
+        registration: input.registration(node, address, tenant)?,
+        source: Source::ConsulCatalog,
         checks,
-        replace_checks,
-    };
-    if let Some(same) = unchanged(state, r, &request) {
-        return Ok(same);
-    }
-    let registered = ops::register::register(&state.core, &r.cx, request).await?;
-    Ok(registered.instance.id)
+        replace_checks: false,
+    })
 }
 
 /// A registration with its checks exactly as known changes nothing (C§2): its index does not rise. What
@@ -156,6 +177,9 @@ pub(super) async fn catalog_check(
             }
         }
     };
+    if instance.is_none() {
+        whole_node(state, r, node)?;
+    }
     let id = if check.id.is_empty() {
         check.name.clone()
     } else {

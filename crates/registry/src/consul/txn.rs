@@ -1,11 +1,13 @@
 //! `/v1/txn`: up to 64 operations that happen together or not at all (C§10).
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::access::{KV_READ, KV_WRITE, READ, need};
+use super::access::{KV_READ, KV_WRITE, READ, REGISTER, need};
 use super::decode::{self, Fields};
 use super::duration::quoted;
 use super::kv::{LONGEST_KEY, conclude, is_own, most};
@@ -13,9 +15,12 @@ use super::kv_store::{Fail, Store, Verb};
 use super::reply::{Answer, Refused, denied, refuse};
 use super::request::Request;
 use super::state::ConsulState;
+use super::txn_catalog::{self, Change, Read};
 use super::views::{node_service, service_id};
 use super::wire::KvPair;
+use crate::ops;
 use crate::store::kv as rows;
+use crate::writer::Writer;
 
 /// Operations of one transaction.
 const MOST: usize = 64;
@@ -26,8 +31,10 @@ const BODY: usize = 512 * 1024;
 enum Op {
     Kv(KvOp),
     /// Reads the catalogue: kind and the names that are looked for.
-    Read(Kind, [String; 2]),
-    Unsupported(String),
+    Get(Kind, [String; 2]),
+    /// Changes the catalogue.
+    Change(Change),
+    Unknown(String),
 }
 
 #[derive(Clone, Copy)]
@@ -52,52 +59,39 @@ impl Op {
         if let Some(kv) = f.value("KV") {
             return KvOp::read(kv).map(Self::Kv);
         }
-        let read = |f: &mut Fields<'_>, name: &str, kind| -> Result<Option<Self>, decode::Fault> {
-            let Some(of) = f.value(name) else {
-                return Ok(None);
-            };
-            let mut inner = Fields::new(of)?;
-            let verb = inner.text("Verb")?;
-            if verb != "get" {
-                return Ok(Some(Self::Unsupported(format!(
-                    "unsupported {name} verb {} in a transaction",
-                    quoted(&verb)
-                ))));
-            }
-            let names = match (kind, inner.value(name)) {
-                (Kind::Node, Some(node)) => [Fields::new(node)?.text("Node")?, String::new()],
-                (Kind::Service, Some(service)) => {
-                    [inner.text("Node")?, Fields::new(service)?.text("ID")?]
-                }
-                (Kind::Check, Some(check)) => {
-                    let mut check = Fields::new(check)?;
-                    [check.text("Node")?, check.text("CheckID")?]
-                }
-                (_, None) => [String::new(), String::new()],
-            };
-            Ok(Some(Self::Read(kind, names)))
+        let (kind, read) = if let Some(node) = f.value("Node") {
+            (Kind::Node, txn_catalog::node(node)?)
+        } else if let Some(service) = f.value("Service") {
+            (Kind::Service, txn_catalog::service(service)?)
+        } else if let Some(check) = f.value("Check") {
+            (Kind::Check, txn_catalog::check(check)?)
+        } else {
+            return Ok(Self::Unknown("unknown operation".to_owned()));
         };
-        for (name, kind) in [
-            ("Node", Kind::Node),
-            ("Service", Kind::Service),
-            ("Check", Kind::Check),
-        ] {
-            if let Some(op) = read(&mut f, name, kind)? {
-                return Ok(op);
-            }
-        }
-        Ok(Self::Unsupported(
-            "Transaction contains an empty operation".to_owned(),
-        ))
+        Ok(match read {
+            Read::Get(node, id) => Self::Get(kind, [node, id]),
+            Read::Change(change) => Self::Change(change),
+            Read::Unknown(why) => Self::Unknown(why),
+        })
     }
 
     fn writes(&self) -> bool {
-        matches!(self, Self::Kv(op) if !matches!(op.verb.as_str(),
-            "get" | "get-tree" | "check-index" | "check-session" | "check-not-exists"))
+        match self {
+            Self::Kv(op) => op.writes(),
+            Self::Change(_) => true,
+            Self::Get(..) | Self::Unknown(_) => false,
+        }
     }
 }
 
 impl KvOp {
+    fn writes(&self) -> bool {
+        !matches!(
+            self.verb.as_str(),
+            "get" | "get-tree" | "check-index" | "check-session" | "check-not-exists"
+        )
+    }
+
     fn read(value: &Value) -> Result<Self, decode::Fault> {
         let mut f = Fields::new(value)?;
         let text = f.text("Value")?;
@@ -160,19 +154,16 @@ pub(super) async fn put(state: &ConsulState, r: &mut Request) -> Answer {
         );
     };
     let ops = read(state, &body)?;
-    let writes = ops.iter().any(Op::writes);
-    allowed(r, &ops, writes)?;
-    let (results, failures) = match run(state, r, &ops).await {
-        Ok(done) => done,
-        Err(fail) => return Err(fail.into()),
-    };
+    let (writes, empty) = (ops.iter().any(Op::writes), ops.is_empty());
+    allowed(r, &ops)?;
+    let (results, failures) = run(state, r, ops).await?;
     let status = if failures.is_empty() { 200 } else { 409 };
     let (results, errors) = if failures.is_empty() {
         (Some(results), None)
     } else {
         (None, Some(failures))
     };
-    if writes || ops.is_empty() {
+    if writes || empty {
         return Ok(r.json(&Outcome { results, errors }).status(status));
     }
     let outcome = ReadOutcome {
@@ -239,48 +230,124 @@ fn read(state: &ConsulState, body: &[u8]) -> Result<Vec<Op>, Refused> {
     Ok(ops)
 }
 
-fn allowed(r: &Request, ops: &[Op], writes: bool) -> Result<(), Refused> {
-    if writes {
-        need(r, &KV_WRITE)?;
-    }
+fn allowed(r: &Request, ops: &[Op]) -> Result<(), Refused> {
     for op in ops {
         match op {
             Op::Kv(kv) if is_own(&kv.key) => return denied(),
+            Op::Kv(kv) if kv.writes() => need(r, &KV_WRITE)?,
             Op::Kv(_) => need(r, &KV_READ)?,
-            Op::Read(..) | Op::Unsupported(_) => need(r, &READ)?,
+            Op::Change(_) => need(r, &REGISTER)?,
+            Op::Get(..) | Op::Unknown(_) => need(r, &READ)?,
         }
     }
     Ok(())
 }
 
+/// What each operation answered: its items, or the sentence of its failure.
+type Done = Vec<Result<Vec<Value>, String>>;
+
 async fn run(
     state: &ConsulState,
     r: &Request,
-    ops: &[Op],
-) -> Result<(Vec<Value>, Vec<Failure>), Fail> {
-    let tx = state.core.db.begin_durable().await?;
-    tx.set_trace(r.cx.caller.trace_id.as_deref());
-    let mut store = Store::begin(&state.core, &tx, r.cx.tenant(), None).await?;
+    ops: Vec<Op>,
+) -> Result<(Vec<Value>, Vec<Failure>), Refused> {
+    let done = if ops.iter().any(|op| matches!(op, Op::Change(_))) {
+        with_catalog(state, r, ops).await?
+    } else {
+        keys_only(state, r, &ops).await?
+    };
     let (mut results, mut failures) = (Vec::new(), Vec::new());
-    for (op_index, op) in ops.iter().enumerate() {
-        let done = match op {
-            Op::Kv(kv) => key(&mut store, kv).await?,
-            Op::Read(kind, names) => look(state, r, *kind, names).map(|found| vec![found]),
-            Op::Unsupported(why) => Err(why.clone()),
-        };
-        match done {
+    for (op_index, one) in done.into_iter().enumerate() {
+        match one {
             Ok(found) => results.extend(found),
             Err(what) => failures.push(Failure { op_index, what }),
         }
     }
-    if !failures.is_empty() {
+    Ok((results, failures))
+}
+
+/// A transaction of keys, with reads of the catalogue.
+async fn keys_only(state: &ConsulState, r: &Request, ops: &[Op]) -> Result<Done, Fail> {
+    let tx = state.core.db.begin_durable().await?;
+    tx.set_trace(r.cx.caller.trace_id.as_deref());
+    let mut store = Store::begin(&state.core, &tx, r.cx.tenant(), None).await?;
+    let mut done = Done::with_capacity(ops.len());
+    for op in ops {
+        done.push(plain(state, r, &mut store, op).await?);
+    }
+    if done.iter().any(Result::is_err) {
         drop(store);
         tx.rollback().await?;
-        return Ok((Vec::new(), failures));
+        return Ok(done);
     }
     let changed = store.finish(state, &r.cx).await?;
     conclude(tx, changed).await?;
-    Ok((results, failures))
+    Ok(done)
+}
+
+/// An operation that does not change the catalogue.
+async fn plain(
+    state: &ConsulState,
+    r: &Request,
+    store: &mut Store<'_>,
+    op: &Op,
+) -> Result<Result<Vec<Value>, String>, Fail> {
+    Ok(match op {
+        Op::Kv(kv) => key(store, kv).await?,
+        Op::Get(kind, names) => look(state, r, *kind, names).map(|found| vec![found]),
+        Op::Unknown(why) => Err(why.clone()),
+        Op::Change(_) => Ok(Vec::new()),
+    })
+}
+
+/// A transaction that changes the catalogue, and keys with it: one unit of work of the registry.
+async fn with_catalog(state: &ConsulState, r: &Request, ops: Vec<Op>) -> Result<Done, Fail> {
+    let (mut rest, mut changes) = (Vec::with_capacity(ops.len()), Vec::new());
+    let mut addresses = BTreeMap::new();
+    for op in ops {
+        // Names are resolved before anything is locked.
+        let prepared = match op {
+            Op::Change(change) => {
+                Some(txn_catalog::prepare(state, r, change, &mut addresses).await)
+            }
+            other => {
+                rest.push(other);
+                None
+            }
+        };
+        if let Some(prepared) = prepared {
+            changes.push((rest.len(), prepared));
+            rest.push(Op::Unknown(String::new()));
+        }
+    }
+    let mut w = Writer::begin_durable(&state.core, &r.cx).await?;
+    let mut done = {
+        let index = w.index();
+        let mut store = Store::begin(&state.core, w.tx(), r.cx.tenant(), Some(index)).await?;
+        let mut done = Done::with_capacity(rest.len());
+        for op in &rest {
+            done.push(plain(state, r, &mut store, op).await?);
+        }
+        store.finish(state, &r.cx).await?;
+        done
+    };
+    let mut made = txn_catalog::Made::default();
+    for (at, prepared) in changes {
+        done[at] = match prepared {
+            Ok(ready) => {
+                let item = txn_catalog::apply(state, r, &mut w, &mut made, ready).await?;
+                item.map(|item| item.into_iter().collect())
+            }
+            Err(why) => Err(why),
+        };
+    }
+    // Dropping the unit of work undoes everything.
+    if done.iter().all(Result::is_ok) {
+        w.commit().await?;
+        let ids: Vec<Uuid> = made.settle.into_iter().collect();
+        ops::settle::settle(&state.core, &r.cx, &ids).await?;
+    }
+    Ok(done)
 }
 
 fn item(pair: &KvPair) -> Value {

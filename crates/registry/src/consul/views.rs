@@ -118,18 +118,7 @@ impl<'a> View<'a> {
         }
         if let Some(row) = row.filter(|r| !r.details.address.is_empty() || !r.details.id.is_empty())
         {
-            let d = &row.details;
-            return Some(Node {
-                id: d.id.clone(),
-                node: Arc::clone(&row.key.name),
-                address: d.address.clone(),
-                datacenter: Arc::clone(self.datacenter),
-                tagged_addresses: (!d.tagged_addresses.is_empty())
-                    .then(|| d.tagged_addresses.clone()),
-                meta: (!d.meta.is_empty()).then(|| d.meta.clone()),
-                create_index: row.create_index,
-                modify_index: row.modify_index,
-            });
+            return Some(external(&row, self.datacenter));
         }
         let first = self
             .on_node(name)
@@ -368,7 +357,7 @@ impl<'a> View<'a> {
         let mut out: Vec<HealthCheck> = self
             .model
             .checks_of(instance.id)
-            .map(|c| stored_check(c, Some(seen)))
+            .map(|c| stored_check(c, Some((seen.service, &seen.entry.instance))))
             .collect();
         out.extend(state_check(seen));
         out.extend(maintenance_check(seen));
@@ -384,6 +373,21 @@ impl<'a> View<'a> {
         out.extend(on.into_iter().flat_map(|seen| self.checks_of(seen)));
         out.sort_by(|a, b| a.check_id.cmp(&b.check_id));
         out
+    }
+}
+
+/// A node as it was registered from outside.
+pub(crate) fn external(row: &crate::domain::node::Node, datacenter: &Text) -> Node {
+    let d = &row.details;
+    Node {
+        id: d.id.clone(),
+        node: Arc::clone(&row.key.name),
+        address: d.address.clone(),
+        datacenter: Arc::clone(datacenter),
+        tagged_addresses: (!d.tagged_addresses.is_empty()).then(|| d.tagged_addresses.clone()),
+        meta: (!d.meta.is_empty()).then(|| d.meta.clone()),
+        create_index: row.create_index,
+        modify_index: row.modify_index,
     }
 }
 
@@ -406,10 +410,13 @@ pub(crate) fn service_id(instance: &Instance) -> String {
         .map_or_else(|| instance.id.to_string(), |c| c.id.clone())
 }
 
-/// A service record of an instance.
+/// A service record of an instance that is seen.
 pub(crate) fn node_service(seen: Seen<'_>) -> NodeService {
-    let Seen { service, entry } = seen;
-    let i = &entry.instance;
+    record(seen.service, &seen.entry.instance)
+}
+
+/// A service record of an instance.
+pub(crate) fn record(service: &Service, i: &Instance) -> NodeService {
     let d = &i.definition;
     let mut out = NodeService {
         kind: String::new(),
@@ -621,7 +628,8 @@ fn virtual_check(node: &Text, id: &str, name: &str, status: Status, index: u64) 
     }
 }
 
-fn stored_check(check: &Check, of: Option<Seen<'_>>) -> HealthCheck {
+/// A check that stands on its own, with the instance that it speaks of.
+pub(crate) fn stored_check(check: &Check, of: Option<(&Service, &Instance)>) -> HealthCheck {
     let kind = match check.spec.probe.kind() {
         "alias" => "",
         kind => kind,
@@ -633,14 +641,9 @@ fn stored_check(check: &Check, of: Option<Seen<'_>>) -> HealthCheck {
         status: check.status.as_str(),
         notes: Arc::clone(&check.notes),
         output: Arc::clone(&check.output),
-        service_id: of
-            .map(|s| service_id(&s.entry.instance))
-            .unwrap_or_default(),
-        service_name: of.map_or_else(|| Arc::from(""), |s| Arc::clone(&s.service.name)),
-        service_tags: of.map_or_else(
-            || Arc::from([]),
-            |s| Arc::clone(&s.entry.instance.definition.tags),
-        ),
+        service_id: of.map(|(_, i)| service_id(i)).unwrap_or_default(),
+        service_name: of.map_or_else(|| Arc::from(""), |(s, _)| Arc::clone(&s.name)),
+        service_tags: of.map_or_else(|| Arc::from([]), |(_, i)| Arc::clone(&i.definition.tags)),
         kind,
         definition: Definition::Empty {},
         create_index: check.create_index.max(1),

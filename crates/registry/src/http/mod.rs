@@ -30,8 +30,10 @@ pub(crate) struct Api {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Identity {
     /// Address of the keys (JWKS), absent when none are configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
     /// The `iss` of tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
 }
 

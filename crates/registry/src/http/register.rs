@@ -2,9 +2,9 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 use portico_base::{FieldFault, Timestamp};
-use portico_web::{ApiResult, Cx, Json, Problem, Query};
+use portico_web::{ApiResult, Cx, Json, PluginProtocol, Problem, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -123,10 +123,10 @@ pub(super) struct Registered {
 pub(super) async fn register(
     State(api): State<Api>,
     Cx(cx): Cx,
-    headers: HeaderMap,
+    extensions: http::Extensions,
     Json(body): Json<Value>,
 ) -> Response {
-    if let Err(problem) = protocol(&headers) {
+    if let Err(problem) = protocol(extensions.get()) {
         return problem;
     }
     match try_register(&api, &cx, &body).await {
@@ -168,19 +168,14 @@ async fn try_register(
 }
 
 /// An unknown higher protocol is answered with the range that is spoken here.
-fn protocol(headers: &HeaderMap) -> Result<(), Response> {
-    let Some(asked) = headers.get("x-portico-protocol") else {
-        return Ok(());
-    };
-    if asked == PROTOCOL {
-        return Ok(());
+fn protocol(asked: Option<&PluginProtocol>) -> Result<(), Response> {
+    match asked {
+        Some(PluginProtocol(asked)) if asked != PROTOCOL => {
+            let shown = asked.to_str().unwrap_or("?").chars().take(16).collect();
+            Err(Problem::from(Error::Protocol(shown)).into_response())
+        }
+        _ => Ok(()),
     }
-    let asked = asked.to_str().unwrap_or("?").chars().take(16).collect();
-    let mut response = Problem::from(Error::Protocol(asked)).into_response();
-    response
-        .headers_mut()
-        .insert("x-portico-protocol", HeaderValue::from_static("1-1"));
-    Err(response)
 }
 
 /// A sign of life (RG-3).

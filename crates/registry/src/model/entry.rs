@@ -82,17 +82,17 @@ impl Live {
 
     /// The clock jumped: the last sign of life is as long ago as it was before.
     pub(crate) fn shift(&self, by: chrono::Duration, now: Timestamp) {
-        let by = by.num_microseconds().unwrap_or(0);
-        let now = now.timestamp_micros();
-        let moved = |us: i64| Some(us.saturating_add(by).min(now));
-        // A heartbeat that comes in between has the new time already, and keeps it.
+        let moved = |us: i64| {
+            let moved = shifted(from_unix_us(us), by, now).timestamp_micros();
+            (us != 0 && moved != us).then_some(moved)
+        };
+        // Nothing to move is no failure.
         let _ = self
             .seen_us
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
-        let restored = |us: i64| (us != 0).then(|| us.saturating_add(by).min(now));
         let _ = self
             .restored_us
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, restored);
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
     }
 
     /// When it was restored from the database, if it has not registered since.
@@ -179,6 +179,16 @@ impl Live {
     }
 }
 
+/// A moment of before a jump of the clock, by the clock of after it. What was noted after the jump
+/// already stays as it is: it is never behind `now`, and after a jump back only what came before it lies
+/// in the future.
+pub(crate) fn shifted(at: Timestamp, by: chrono::Duration, now: Timestamp) -> Timestamp {
+    if by < chrono::Duration::zero() && at <= now {
+        return at;
+    }
+    at.checked_add_signed(by).unwrap_or(now).min(now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,8 +214,10 @@ mod tests {
         assert_eq!(live.seen(), from_unix_us(1_500));
         live.shift(chrono::Duration::microseconds(500), from_unix_us(1_700));
         assert_eq!(live.seen(), from_unix_us(1_700), "never in the future");
-        live.shift(chrono::Duration::microseconds(-700), from_unix_us(1_000));
-        assert_eq!((live.seen(), live.restored()), (from_unix_us(1_000), None));
+        live.shift(chrono::Duration::microseconds(-900), from_unix_us(850));
+        assert_eq!((live.seen(), live.restored()), (from_unix_us(800), None));
+        live.shift(chrono::Duration::microseconds(-900), from_unix_us(850));
+        assert_eq!(live.seen(), from_unix_us(800), "noted after the jump");
     }
 
     #[test]

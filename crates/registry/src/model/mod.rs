@@ -17,7 +17,7 @@ use crate::domain::service::{Owner, Service};
 use crate::domain::token::Token;
 
 pub(crate) use apply::{Changed, Mutation, Topic};
-pub(crate) use entry::{InstanceEntry, Report, ServiceEntry};
+pub(crate) use entry::{InstanceEntry, Report, ServiceEntry, shifted};
 
 /// A name that nobody may take without a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -102,6 +102,31 @@ pub(crate) async fn register(
     Ok(registered)
 }
 
+/// A registration whose rights and address were looked at, to be carried out inside a larger unit of work.
+pub(crate) struct Prepared(Placed);
+
+/// Looks at everything that needs no lock.
+pub(crate) async fn prepare(core: &Arc<Core>, cx: &Context, request: Request) -> Result<Prepared> {
+    need(cx, Permission::new("registry:instance:register"))?;
+    let rights = rights_for(core, cx, &request)?;
+    Ok(Prepared(place::place(core, cx, request, rights).await?))
+}
+
+/// Registers inside a unit of work. What the unit has written before is not in the model yet: whoever calls
+/// sees to it that no name that is new, and no instance, comes twice.
+pub(crate) async fn carry_out(
+    core: &Arc<Core>,
+    cx: &Context,
+    writer: &mut Writer,
+    Prepared(placed): &Prepared,
+) -> Result<Registered> {
+    let plan = {
+        let model = core.model.read();
+        plan::plan(core, cx, &model, placed, writer.index())?
+    };
+    write(core, writer, placed, plan).await
+}
+
 /// An instance may only register itself again, under the name that it has.
 fn rights_for(core: &Core, cx: &Context, request: &Request) -> Result<Rights> {
     let principal = cx.principal();

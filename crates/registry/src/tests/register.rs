@@ -83,12 +83,18 @@ async fn every_fault_is_told_and_the_caller_must_be_known() {
             201
         );
         assert_eq!(house.register(&default_user(), good.clone()).await.0, 403);
-        let builder = http::Request::post("/register").header("x-portico-protocol", "2");
+        let spoken = portico_web::PluginProtocol(http::HeaderValue::from_static("2"));
+        let builder = http::Request::post("/register").extension(spoken);
         let response = house
             .send(&operator(), builder, good.to_string().into())
             .await;
         assert_eq!(response.status(), 400);
-        assert_eq!(response.headers()["x-portico-protocol"], "1-1");
+        let body = axum::body::to_bytes(response.into_body(), 4096)
+            .await
+            .unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["code"], "registry.protocol_unsupported");
+        assert!(problem["detail"].as_str().unwrap().ends_with("only 1 to 1"));
         assert!(house.directory().find(id::TENANT_DEFAULT, "Bad!").is_none());
     })
     .await;
@@ -99,39 +105,15 @@ async fn addresses_are_judged() {
     each_backend(async |db| {
         let house = House::new(db).await;
         house.own.add("127.0.0.1:8080".parse().unwrap());
-        for (host, port, code, field) in [
-            (
-                "169.254.169.254",
-                80,
-                "registry.address_not_allowed",
-                "address_not_allowed",
-            ),
-            (
-                "fe80::1",
-                80,
-                "registry.address_not_allowed",
-                "address_not_allowed",
-            ),
-            (
-                "224.0.0.1",
-                80,
-                "registry.address_not_allowed",
-                "address_not_allowed",
-            ),
-            (
-                "0.0.0.0",
-                80,
-                "registry.address_not_allowed",
-                "address_not_allowed",
-            ),
-            (
-                "8.8.8.8",
-                80,
-                "registry.address_not_allowed",
-                "address_not_allowed",
-            ),
-            ("127.0.0.1", 8080, "registry.loop", "loop"),
-            ("name.invalid", 80, "registry.invalid", "unresolvable"),
+        let refused = ("registry.address_not_allowed", "address_not_allowed");
+        for (host, port, (code, field)) in [
+            ("169.254.169.254", 80, refused),
+            ("fe80::1", 80, refused),
+            ("224.0.0.1", 80, refused),
+            ("0.0.0.0", 80, refused),
+            ("8.8.8.8", 80, refused),
+            ("127.0.0.1", 8080, ("registry.loop", "loop")),
+            ("name.invalid", 80, ("registry.invalid", "unresolvable")),
         ] {
             let body = json!({"name": "hello", "host": host, "port": port});
             let (status, problem) = house.register(&operator(), body).await;
@@ -188,7 +170,7 @@ async fn tokens_bind_names_rights_and_numbers() {
     each_backend(async |db| {
         let house = House::new(db).await;
         let wish = json!({"name_pattern": "shop-*", "max_instances": 2});
-        let (text, who) = house.token(wish).await;
+        let (_, who) = house.token(wish).await;
         let at = |name: &str, port: u16| json!({"name": name, "port": port, "host": "127.0.0.1"});
         assert_eq!(house.register(&who, at("shop-cart", 9001)).await.0, 201);
         let (status, problem) = house.register(&who, at("other", 9002)).await;

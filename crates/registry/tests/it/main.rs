@@ -208,3 +208,20 @@ async fn metrics_tell_of_instances() {
     }
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_protocol_is_answered_with_the_range() {
+    let house = TestApp::start().await;
+    let plugin = TestPlugin::echo("hello").await;
+    let body = plugin.registration("hello", &json!({}));
+    for (protocol, status) in [("2", 400), ("1", 201)] {
+        let operator = house.operator();
+        let request = operator
+            .request(http::Method::POST, "/api/registry/register")
+            .header("x-portico-protocol", protocol)
+            .json(&body);
+        let answer = operator.send(request).await;
+        assert_eq!(answer.code(), status, "{}", answer.text);
+    }
+    house.stop().await;
+}

@@ -22,10 +22,15 @@ const RETRY_S: f64 = 5.0;
 /// Where the gateway's public keys are, and whose they are.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct IdentityKeys {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(crate) jwks_url: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_empty")]
     pub(crate) issuer: String,
+}
+
+/// A gateway without keys may say so by null.
+fn or_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]

@@ -411,3 +411,56 @@ fn a_service_that_never_speaks_of_caching_is_not_asked_until_it_does() {
         (Some("L1"), 72)
     );
 }
+
+#[test]
+fn protocols_are_switched_and_event_streams_flow() {
+    let socket = Backend::new(|_, _| {
+        Does::Answer("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\nPUSHED".into())
+    });
+    let events = Backend::new(|_, _| {
+        Does::Answer("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n8\r\ndata: 1\n\r\n0\r\n\r\n".into())
+    });
+    let rig = Rig::new(vec![
+        service("ws", vec![socket.instance(1, "1")]),
+        service("sse", vec![events.instance(2, "1")]),
+    ]);
+    let mut stream = std::net::TcpStream::connect(rig.address).unwrap();
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /api/ws/chat HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n").unwrap();
+    let mut got = String::new();
+    while !got.ends_with("PUSHED") {
+        let mut chunk = [0; 1024];
+        let n = std::io::Read::read(&mut stream, &mut chunk).unwrap();
+        assert!(n > 0, "closed after {got}");
+        got.push_str(&String::from_utf8_lossy(&chunk[..n]));
+    }
+    assert!(
+        got.starts_with("HTTP/1.1 101 ") && got.contains("sec-websocket-accept: x"),
+        "{got}"
+    );
+    let seen = socket.last();
+    assert_eq!(
+        (
+            seen.header("upgrade"),
+            seen.header("sec-websocket-key"),
+            seen.all("x-portico-user")
+        ),
+        (Some("websocket"), Some("k"), vec![""])
+    );
+    let reply = rig.get_with("/api/sse/x", "accept: text/event-stream\r\n");
+    assert_eq!(
+        (
+            reply.status,
+            reply.header("x-accel-buffering"),
+            reply.body.contains("data: 1")
+        ),
+        (200, Some("no"), true)
+    );
+    assert_eq!(
+        rig.gate.loads()[0].in_flight + rig.gate.loads()[1].in_flight,
+        1,
+        "the open socket counts as load"
+    );
+}

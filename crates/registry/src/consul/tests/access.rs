@@ -225,6 +225,51 @@ async fn names_of_others_are_not_for_anonymous_callers() {
 }
 
 #[tokio::test]
+async fn a_node_with_instances_of_others_is_not_taken_out() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    c.register(json!({"Name": "mine", "Port": 80})).await;
+    let check = json!({"Name": "disk", "TTL": "10s"}).to_string();
+    assert_eq!(
+        c.put("/v1/agent/check/register", check.clone())
+            .await
+            .status,
+        200
+    );
+    assert_eq!(c.put("/v1/agent/check/pass/disk", "").await.status, 200);
+    let body = json!({"name": "hello", "port": 9000, "host": "127.0.0.1", "tenant": "default"});
+    let (_, made) = c.house.register(&crate::tests::operator(), body).await;
+    for (path, body) in [
+        ("agent/maintenance?enable=true", String::new()),
+        ("agent/check/fail/disk", String::new()),
+        ("agent/check/deregister/disk", String::new()),
+        ("agent/check/register", check),
+        (
+            "catalog/register",
+            json!({"Node": "test-host", "Address": "127.0.0.1", "Check": {"Name": "x"}})
+                .to_string(),
+        ),
+        (
+            "catalog/deregister",
+            json!({"Node": "test-host", "CheckID": "disk"}).to_string(),
+        ),
+    ] {
+        assert_eq!(
+            c.put(&format!("/v1/{path}"), body).await.status,
+            403,
+            "{path}"
+        );
+    }
+    assert_eq!(c.house.state(made["id"].as_str().unwrap()), "ready");
+    assert_eq!(
+        c.as_token("pop_test", "PUT", "/v1/agent/maintenance?enable=true", "")
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn the_operators_token_is_for_this_machine() {
     let db = databases().await.remove(0);
     let c = Consul::new(&db).await;
