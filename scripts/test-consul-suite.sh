@@ -49,13 +49,29 @@ suite="$work/py_consul-$version"
 cp tests/consul/conftest.py "$suite/conftest.py"
 
 # pytest's own exit code says nothing here: failures are compared with the list.
-(cd "$suite" && "$cache/venv/bin/python" -m pytest -o addopts="" -p no:cacheprovider -q \
-    --junit-xml="$work/report.xml" > "$work/log" 2>&1) || true
-if [ ! -s "$work/report.xml" ]; then
-    cat "$work/log"
-    exit 1
+run() {
+    local report=$1
+    shift
+    (cd "$suite" && "$cache/venv/bin/python" -m pytest -o addopts="" -p no:cacheprovider -q \
+        --junit-xml="$work/$report.xml" "$@" >> "$work/log" 2>&1) || true
+    if [ ! -s "$work/$report.xml" ]; then
+        cat "$work/log"
+        exit 1
+    fi
+}
+run first
+reports=("$work/first.xml")
+
+# The suite waits for tens of milliseconds where it should wait for something to happen: on a busy machine a
+# test may need a second look.
+mapfile -t again < <(python3 tests/consul/compare.py unexpected tests/consul/expected.txt "${reports[@]}" | sed '/^$/d')
+if [ "${#again[@]}" -gt 0 ] && [ "${#again[@]}" -le 10 ]; then
+    printf 'once more: %s\n' "${again[@]}"
+    run second "${again[@]}"
+    reports+=("$work/second.xml")
 fi
-if ! python3 tests/consul/compare.py "$work/report.xml" tests/consul/expected.txt; then
+
+if ! python3 tests/consul/compare.py verdict tests/consul/expected.txt "${reports[@]}"; then
     tail -n 200 "$work/log"
     exit 1
 fi

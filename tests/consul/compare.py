@@ -12,21 +12,35 @@ def name_of(case):
     return "::".join([file, *classes, case.get("name")])
 
 
-def main(report, expected_file):
+def read_expected(file):
     expected = {}
-    with open(expected_file, encoding="utf-8") as lines:
+    with open(file, encoding="utf-8") as lines:
         for line in lines:
             name, bar, reason = line.strip().partition(" | ")
             if bar and not line.startswith("#"):
                 expected[name] = reason
+    return expected
+
+
+def read_reports(files):
+    """Names of passed, failed and skipped tests; passed in one report is passed."""
     passed, failed, skipped = set(), set(), set()
-    for case in tree.parse(report).getroot().iter("testcase"):
-        bad = case.find("failure") is not None or case.find("error") is not None
-        group = failed if bad else skipped if case.find("skipped") is not None else passed
-        group.add(name_of(case))
-    passed -= failed
-    total = len(passed | failed | skipped)
+    for file in files:
+        for case in tree.parse(file).getroot().iter("testcase"):
+            bad = case.find("failure") is not None or case.find("error") is not None
+            group = failed if bad else skipped if case.find("skipped") is not None else passed
+            group.add(name_of(case))
+    return passed, failed - passed, skipped
+
+
+def main(command, expected_file, *reports):
+    expected = read_expected(expected_file)
+    passed, failed, skipped = read_reports(reports)
     unexpected = sorted(failed - expected.keys())
+    if command == "unexpected":
+        print("\n".join(unexpected))
+        return 0
+    total = len(passed | failed | skipped)
     recovered = sorted(passed & expected.keys())
     missing = sorted(expected.keys() - passed - failed - skipped)
     print(f"py-consul: {len(passed)} of {total} passed, {len(failed)} failed, {len(expected)} failures expected")

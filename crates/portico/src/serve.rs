@@ -72,9 +72,7 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
         );
     }
     let stop_demo = CancellationToken::new();
-    let demo = demo
-        .then(|| start_demo(&process, stop_demo.clone()))
-        .transpose()?;
+    let demo = demo.then(|| start_demo(&process, &stop_demo)).transpose()?;
 
     let stop = crate::signal::first();
     tokio::pin!(stop);
@@ -128,7 +126,7 @@ fn zero_arguments(args: &ServeArgs, loaded: &Loaded) -> bool {
 
 fn start_demo(
     process: &Process,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<impl Future<Output = ()> + use<>> {
     let url = process.ready().url("http").unwrap_or_default().to_owned();
     let token = read_operator_token(&process.operator_token_file())?

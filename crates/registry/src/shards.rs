@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use portico_db::{LeaseTiming, ReplicaState};
+use portico_db::{DbError, LeaseTiming, ReplicaState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -11,6 +11,8 @@ use uuid::Uuid;
 use crate::core::Core;
 
 const COUNT: u16 = 16;
+/// Two signs of life of a replica were missed.
+const SILENT: chrono::Duration = chrono::Duration::seconds(10);
 
 /// The shards that this process holds, as bits.
 pub(crate) struct Shards {
@@ -88,16 +90,23 @@ pub(crate) async fn keep(core: Arc<Core>, stop: CancellationToken) {
     );
 }
 
+/// Names of the replicas that showed themselves lately: sooner given up than the list of replicas does,
+/// because their leases end sooner too.
+async fn alive_now(core: &Core) -> Result<Vec<String>, DbError> {
+    let now = core.db.time().await?;
+    let list = core.db.replicas().list().await?;
+    Ok(list
+        .into_iter()
+        .filter(|r| r.state == ReplicaState::Ready && now - r.heartbeat_at < SILENT)
+        .map(|r| r.name)
+        .collect())
+}
+
 /// Reads the list of replicas again and again.
 async fn look(core: &Core, tell: &watch::Sender<Vec<String>>, stop: &CancellationToken) {
     while !stop.is_cancelled() {
-        match core.db.replicas().list().await {
-            Ok(list) => {
-                let mut names: Vec<String> = list
-                    .into_iter()
-                    .filter(|r| r.state == ReplicaState::Ready)
-                    .map(|r| r.name)
-                    .collect();
+        match alive_now(core).await {
+            Ok(mut names) => {
                 if !names.iter().any(|name| **name == *core.replica) {
                     names.push(core.replica.to_string());
                 }

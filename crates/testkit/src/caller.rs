@@ -92,7 +92,6 @@ impl Caller {
     }
 
     /// A request that the test finishes itself.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, self.url(path));
         match &self.token {

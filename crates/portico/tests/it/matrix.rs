@@ -109,6 +109,14 @@ fn registry() -> Vec<Row> {
             None,
             registering(200),
         ),
+    ]
+}
+
+/// What only administrators do with the registry.
+fn registry_administration() -> Vec<Row> {
+    let id = |before: &str, after: &str| format!("{before}/{NOBODY}{after}");
+    let empty = || Some(json!({}));
+    vec![
         row(
             "registry POST /services/{id}/drain",
             &id("/services", "/drain"),
@@ -284,7 +292,10 @@ async fn status_of(caller: &Caller, row: &Row) -> u16 {
 #[tokio::test]
 async fn every_route_answers_every_kind_of_caller_as_the_table_says() {
     let house = house().await;
-    let rows: Vec<Row> = registry().into_iter().chain(gateway()).collect();
+    let rows: Vec<Row> = [registry(), registry_administration(), gateway()]
+        .into_iter()
+        .flatten()
+        .collect();
     let listed: BTreeSet<String> = rows.iter().map(|row| row.route.to_owned()).collect();
     assert_eq!(
         listed,
@@ -441,6 +452,7 @@ async fn every_writing_route_leaves_one_record() {
     };
     let registration = house.plugin.registration("written", &json!({}));
     registry_writes(&mut w, &registration).await;
+    token_and_name_writes(&mut w).await;
     gateway_writes(&mut w).await;
     // A sign of life changes nothing that a person decided (RG-4).
     w.covered.insert("registry POST /heartbeat".to_owned());
@@ -550,7 +562,9 @@ async fn registry_writes(w: &mut Writer<'_>, registration: &Value) {
         "registry.instance.removed",
     )
     .await;
+}
 
+async fn token_and_name_writes(w: &mut Writer<'_>) {
     let wish = Some(json!({ "name_pattern": "shop-*" }));
     let token = w
         .write(

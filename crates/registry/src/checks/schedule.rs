@@ -26,6 +26,8 @@ const AT_ONCE: usize = 256;
 const FIRST_AT_ONCE: usize = 64;
 /// Checks a second (RG-21).
 const PER_SECOND: usize = 2_000;
+/// Plans that are looked at in one go, begun or put off.
+const LOOKED_AT: usize = 512;
 /// Until the second look, when the first one failed.
 const SOON: Duration = Duration::from_secs(1);
 /// How often nodes as a whole are looked through for checks.
@@ -235,7 +237,7 @@ impl Schedule {
             self.begun.pop_front();
         }
         let mut later = Vec::new();
-        while self.running < AT_ONCE && self.begun.len() < PER_SECOND {
+        while self.running < AT_ONCE && self.begun.len() < PER_SECOND && later.len() < LOOKED_AT {
             let Some((&due, _)) = self.due.first_key_value().filter(|(due, _)| due.0 <= now) else {
                 break;
             };
@@ -285,7 +287,9 @@ impl Schedule {
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let first = self.due.first_key_value().map(|((at, _), _)| *at)?;
-        let crowded = self.running >= AT_ONCE || self.begun.len() >= PER_SECOND;
+        let crowded = self.running >= AT_ONCE
+            || self.running_first >= FIRST_AT_ONCE
+            || self.begun.len() >= PER_SECOND;
         Some(if crowded {
             first.max(now + Duration::from_millis(20))
         } else {

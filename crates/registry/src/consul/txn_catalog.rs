@@ -198,8 +198,8 @@ pub(super) enum Ready {
 }
 
 /// The sentence of a refusal.
-fn said(refused: Refused) -> String {
-    String::from_utf8_lossy(&refused.0.body).into_owned()
+fn said(Refused(reply): Refused) -> String {
+    String::from_utf8(reply.body.to_vec()).unwrap_or_default()
 }
 
 /// Looks at a change: form, rights, address. `addresses` are those of nodes that the transaction sets.
@@ -294,7 +294,7 @@ async fn registration(
 #[derive(Default)]
 pub(super) struct Made {
     nodes: BTreeSet<NodeKey>,
-    instances: BTreeMap<(NodeKey, String), (Arc<Service>, Arc<Instance>)>,
+    instances: BTreeMap<(NodeKey, String), Pair>,
     names: BTreeSet<String>,
     touched: BTreeSet<String>,
     /// Instances whose state is to be looked at afterwards.
@@ -414,7 +414,7 @@ async fn change_node(
     Ok(Ok(None))
 }
 
-fn on_node(state: &ConsulState, key: &NodeKey) -> Vec<(Arc<Service>, Arc<Instance>)> {
+fn on_node(state: &ConsulState, key: &NodeKey) -> Vec<Pair> {
     let model = state.core.model.read();
     model
         .instances_of_node(key)
@@ -427,11 +427,7 @@ fn on_node(state: &ConsulState, key: &NodeKey) -> Vec<(Arc<Service>, Arc<Instanc
 }
 
 /// An instance by its node and id as it stands before the transaction.
-fn known_instance(
-    state: &ConsulState,
-    key: &NodeKey,
-    id: &str,
-) -> Option<(Arc<Service>, Arc<Instance>)> {
+fn known_instance(state: &ConsulState, key: &NodeKey, id: &str) -> Option<Pair> {
     let model = state.core.model.read();
     let entry = model.instance_on(key, id)?;
     let service = model.service_of(&entry.instance)?;
@@ -498,6 +494,31 @@ async fn change_service(
     }
 }
 
+/// An instance and its service.
+type Pair = (Arc<Service>, Arc<Instance>);
+
+/// The instance that a check speaks of, which must be the caller's own; nothing for a whole node.
+fn of_whom(
+    state: &ConsulState,
+    r: &Request,
+    made: &Made,
+    node: &NodeKey,
+    service_id: &str,
+) -> Result<Option<Pair>, String> {
+    if service_id.is_empty() {
+        return register::whole_node(state, r, node)
+            .map(|()| None)
+            .map_err(said);
+    }
+    let pair = (node.clone(), service_id.to_owned());
+    let found = made.instances.get(&pair).cloned();
+    match found.or_else(|| known_instance(state, node, service_id)) {
+        Some((s, i)) if ops::is_own(&state.core, &r.cx, &s, &i) => Ok(Some((s, i))),
+        Some(_) => Err("Permission denied".to_owned()),
+        None => Err(format!("Missing service registration '{service_id}'")),
+    }
+}
+
 async fn change_check(
     state: &ConsulState,
     r: &Request,
@@ -516,27 +537,10 @@ async fn change_check(
     if let Some(why) = stale(verb, known.as_ref().map(|c| c.modify_index), &what) {
         return Ok(Err(why));
     }
-    let mut of = None;
-    if !check.service_id.is_empty() {
-        let pair = (node.clone(), check.service_id.clone());
-        let found = made
-            .instances
-            .get(&pair)
-            .cloned()
-            .or_else(|| known_instance(state, node, &check.service_id));
-        match found {
-            Some((s, i)) if ops::is_own(&state.core, &r.cx, &s, &i) => of = Some((s, i)),
-            Some(_) => return Ok(Err("Permission denied".to_owned())),
-            None => {
-                return Ok(Err(format!(
-                    "Missing service registration '{}'",
-                    check.service_id
-                )));
-            }
-        }
-    } else if let Err(refused) = register::whole_node(state, r, node) {
-        return Ok(Err(said(refused)));
-    }
+    let of = match of_whom(state, r, made, node, &check.service_id) {
+        Ok(of) => of,
+        Err(why) => return Ok(Err(why)),
+    };
     let before = known.as_ref().and_then(|c| c.instance);
     match before {
         Some(id) => drop(made.settle.insert(id)),

@@ -16,6 +16,7 @@ use crate::ops::{query, register};
 /// Why, for the history. The body may be left out.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InstanceOrderReason)]
 pub(super) struct Why {
     #[serde(default)]
     reason: Option<String>,
@@ -23,6 +24,7 @@ pub(super) struct Why {
 
 /// The state that holds now.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceStateNow)]
 pub(super) struct Now {
     /// State of the instance.
     state: &'static str,
@@ -98,6 +100,7 @@ pub(super) async fn resume(
 /// A weight.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InstanceWeight)]
 pub(super) struct Weight {
     /// 0 to 1000; null for the registered one.
     weight: Option<u16>,
@@ -121,6 +124,7 @@ pub(super) async fn weight(
 /// On or off.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ServiceSwitch)]
 pub(super) struct Switch {
     /// On.
     enabled: bool,
@@ -131,6 +135,7 @@ pub(super) struct Switch {
 
 /// What holds now.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceSwitched)]
 pub(super) struct Switched {
     /// On for everybody.
     enabled: bool,

@@ -28,6 +28,7 @@ pub(crate) struct Api {
 
 /// Public keys of the issuer of users' tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = IdentityKeys)]
 pub(crate) struct Identity {
     /// Address of the keys (JWKS), absent when none are configured.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,7 @@ use crate::ops::names as ops;
 /// A name to reserve.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NameReservationWish)]
 pub(super) struct Wish {
     name: String,
     /// What it is for.
@@ -25,6 +26,7 @@ pub(super) struct Wish {
 /// What it is for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NameReservationNote)]
 pub(super) struct Note {
     #[serde(default)]
     note: Option<String>,

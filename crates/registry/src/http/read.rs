@@ -103,6 +103,7 @@ pub(super) async fn get(
 
 /// All services with their versions, counts and health.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ServiceCatalog)]
 pub(super) struct Catalog {
     items: Vec<CatalogView>,
 }
@@ -117,6 +118,7 @@ pub(super) async fn catalog(State(api): State<Api>, Cx(cx): Cx) -> Json<Catalog>
 
 /// One step of an instance's life.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceStep)]
 pub(super) struct Step {
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -130,6 +132,7 @@ pub(super) struct Step {
 
 /// Steps, newest first.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceHistory)]
 pub(super) struct History {
     items: Vec<Step>,
 }

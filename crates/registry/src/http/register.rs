@@ -28,6 +28,7 @@ const NUMBERS: usize = 32;
 /// fault is told.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "describes the body for the API document")]
+#[schema(as = InstanceRegistration)]
 pub(super) struct Registration {
     /// Name of the service.
     name: String,
@@ -96,6 +97,7 @@ pub(super) struct Registration {
 
 /// What became of a registration.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceRegistered)]
 pub(super) struct Registered {
     /// Id of the instance.
     id: Uuid,
@@ -181,6 +183,7 @@ fn protocol(asked: Option<&PluginProtocol>) -> Result<(), Response> {
 /// A sign of life (RG-3).
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InstanceHeartbeat)]
 pub(super) struct Heartbeat {
     /// Id of the instance, as the registration answered it.
     service_id: Uuid,
@@ -201,6 +204,7 @@ pub(super) struct Heartbeat {
 
 /// The answer to a heartbeat.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceHeartbeatAnswer)]
 pub(super) struct Beaten {
     /// Seconds until the next one.
     next_s: u32,
@@ -217,6 +221,7 @@ pub(super) struct Beaten {
 
 /// A new secret.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceKeyRotation)]
 pub(super) struct KeyRotation {
     /// Accept signatures made with it from now on.
     instance_secret: String,
@@ -317,6 +322,7 @@ fn word(body: Heartbeat) -> Result<Beat, Error> {
 /// How to leave.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = InstanceLeave)]
 pub(super) struct Leave {
     /// At once, without draining.
     #[serde(default)]
@@ -341,6 +347,7 @@ pub(super) struct LeaveQuery {
 
 /// What became of an instance.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InstanceGone)]
 pub(super) struct Gone {
     /// `draining` or `removed`.
     state: &'static str,

@@ -16,6 +16,7 @@ use crate::ops::tokens as ops;
 /// A wish for a token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RegistrationTokenWish)]
 pub(super) struct Wish {
     /// A service name, or the beginning of one followed by `*`.
     name_pattern: String,

@@ -48,7 +48,9 @@ pub(crate) fn need(cx: &Context, permission: Permission) -> Result<()> {
 pub(crate) fn rights(core: &Core, principal: &Principal) -> Result<Rights> {
     match (principal.kind, principal.id) {
         (PrincipalKind::Registrar, Some(id)) => {
-            let model = core.model.read();
+            // Callers may hold the model already; a second plain read would wait for a writer that waits for
+            // the first one.
+            let model = core.model.read_recursive();
             model
                 .token(id)
                 .map(|t| Rights::of_token(t))

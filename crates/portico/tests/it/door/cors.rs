@@ -15,8 +15,8 @@ async fn preflight(house: &House, origin: &str, method: &str, headers: &str) -> 
     answer(request).await.unwrap()
 }
 
-#[tokio::test]
-async fn preflights_are_answered_at_the_door() {
+/// A service that would let everybody in, and a rule of ours.
+async fn ruled() -> (House, Recorder) {
     let house = House::start(&[]);
     let hello = Recorder::answering("hello", &[("access-control-allow-origin", "*")]).await;
     house.register("hello", hello.port(), json!({})).await;
@@ -25,14 +25,19 @@ async fn preflights_are_answered_at_the_door() {
         "headers": ["x-a"], "expose": ["x-b"], "credentials": true,
     });
     house.save("cors", "hello", doc).await;
+    (house, hello)
+}
+
+fn header(answer: &Answer, name: &str) -> Option<String> {
+    let value = answer.headers.get(name)?;
+    Some(value.to_str().unwrap().to_lowercase())
+}
+
+#[tokio::test]
+async fn preflights_are_answered_at_the_door() {
+    let (house, hello) = ruled().await;
     let good = preflight(&house, "https://app.example", "PUT", "x-a, content-type").await;
     assert!(matches!(good.status, 200 | 204), "{good:?}");
-    let header = |answer: &Answer, name: &str| {
-        answer
-            .headers
-            .get(name)
-            .map(|v| v.to_str().unwrap().to_lowercase())
-    };
     assert_eq!(
         header(&good, "access-control-allow-origin").as_deref(),
         Some("https://app.example")
@@ -70,6 +75,11 @@ async fn preflights_are_answered_at_the_door() {
         );
     }
     assert_eq!(hello.count(), 0, "preflights do not arrive");
+}
+
+#[tokio::test]
+async fn answers_are_readable_for_allowed_origins_alone() {
+    let (house, _hello) = ruled().await;
     let url = format!("{}/api/hello/x", house.http);
     let real = answer(client().get(&url).header("origin", "https://app.example"))
         .await

@@ -123,8 +123,8 @@ async fn routes_answer_by_themselves_and_redirect() {
     );
 }
 
-#[tokio::test]
-async fn a_directory_is_served_and_never_left() {
+/// A directory below `/files`, with a secret beside it.
+async fn files() -> House {
     let house = House::configured("[server]\nfile_roots = [\"{folder}/www\"]\n", &[]);
     let www = house.folder.path().join("www");
     std::fs::create_dir_all(www.join("sub")).unwrap();
@@ -135,7 +135,12 @@ async fn a_directory_is_served_and_never_left() {
         .unwrap();
     let target = json!({ "directory": { "path": www.display().to_string(), "max_age_s": 60 } });
     house.save("routes", "files", json!({ "path": { "prefix": "/files" }, "target": target, "rewrite": { "prefix": "/" } })).await;
+    house
+}
 
+#[tokio::test]
+async fn a_directory_is_served() {
+    let house = files().await;
     let home = house.get("/files/").await;
     assert_eq!(
         (home.status, home.text.as_str()),
@@ -186,6 +191,11 @@ async fn a_directory_is_served_and_never_left() {
         ),
         (200, "", &"10".parse().unwrap())
     );
+}
+
+#[tokio::test]
+async fn a_directory_is_never_left() {
+    let house = files().await;
     for path in [
         "/files/link.txt",
         "/files/none",
