@@ -6,10 +6,10 @@ use std::time::Duration;
 use portico_base::Context;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Core;
 use crate::domain::check::{Check, CheckKey, Probe, Status};
 use crate::domain::node::NodeKey;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::model::{Model, Topic};
 use crate::ops::checks;
 

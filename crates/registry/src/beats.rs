@@ -8,8 +8,8 @@ use portico_base::Timestamp;
 use portico_base::clock::from_unix_ms;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::store;
 
 /// Newest sign of life by instance since the last flush; as large as the number of instances at most.

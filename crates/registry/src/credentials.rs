@@ -6,8 +6,8 @@ use portico_base::Principal;
 use portico_base::secret::token_hash;
 use portico_contract::credentials::CredentialSource;
 
-use crate::core::Core;
 use crate::domain::token::{SECRET_PREFIX, TOKEN_PREFIX, instance};
+use crate::hub::Core;
 
 /// Knows registration tokens.
 pub(crate) struct Registrars(pub Arc<Core>);

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::checks::fetch;
-use crate::core::Core;
 use crate::domain::instance::{Definition, Instance};
+use crate::hub::Core;
 use crate::model::{Model, ServiceEntry, Topic};
 
 /// Largest document.

@@ -10,11 +10,11 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::event::{EventKind, SharedEvent};
 use crate::domain::instance::Source;
 use crate::domain::node::NodeKey;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::model::Mutation;
 use crate::store;
 use crate::store::events::StoredEvent;

@@ -7,8 +7,8 @@ use chrono::Duration as Span;
 use portico_db::Backend;
 use portico_jobs::{JobError, JobSet, Periodic};
 
-use crate::core::Core;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::ops::{query, rotate, versions};
 use crate::{beats, life, store};
 

@@ -5,7 +5,6 @@ mod aliases;
 mod beats;
 mod checks;
 mod consul;
-mod core;
 mod credentials;
 mod documents;
 mod domain;
@@ -13,6 +12,7 @@ mod drained;
 mod error;
 mod follow;
 mod http;
+mod hub;
 mod jobs;
 mod life;
 mod metrics;
@@ -42,9 +42,9 @@ use portico_contract::settings::Declaration;
 use portico_db::{LeaseTiming, Migrations};
 use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
 
-use crate::core::{Core, Parts, Source};
 use crate::documents::Documents;
 use crate::http::{Api, Identity};
+use crate::hub::{Core, Parts, Source};
 use crate::metrics::Metrics;
 use crate::store::instances::Sealer;
 

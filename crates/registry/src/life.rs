@@ -8,9 +8,9 @@ use portico_base::{Context, Timestamp};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::check::{Check, Probe, Status};
 use crate::error::Result;
+use crate::hub::Core;
 use crate::model::Model;
 use crate::ops::{checks, deregister, settle};
 

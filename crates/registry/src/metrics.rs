@@ -7,8 +7,8 @@ use portico_telemetry::metrics::{
     Counter, CounterFamily, CounterVec, GaugeFamily, Histogram, HistogramFamily, Registry, Samples,
 };
 
-use crate::core::Core;
 use crate::domain::event::EventKind;
+use crate::hub::Core;
 
 static INSTANCES: GaugeFamily = GaugeFamily::new(
     "portico_registry_instances",

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::core::Core;
+use crate::hub::Core;
 
 const COUNT: u16 = 16;
 /// Two signs of life of a replica were missed.

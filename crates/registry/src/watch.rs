@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::event::SharedEvent;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::store;
 
 /// Changes kept in memory; older ones are read from the database.

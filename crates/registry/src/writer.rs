@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::core::Core;
 use crate::domain::check::{Check, CheckKey};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::instance::Instance;
@@ -20,6 +19,7 @@ use crate::domain::service::Service;
 use crate::domain::token::Token;
 use crate::error::Result;
 use crate::follow;
+use crate::hub::Core;
 use crate::model::{Mutation, Reservation};
 use crate::store;
 use crate::store::events::{HistoryRow, StoredEvent};

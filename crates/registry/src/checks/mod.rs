@@ -8,9 +8,9 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::Core;
 use crate::domain::check::{CheckSpec, Probe, Status};
 use crate::domain::instance::Definition;
+use crate::hub::Core;
 
 pub(crate) use net::Net;
 pub(crate) use schedule::run;

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Finding, implicit, look};
-use crate::core::Core;
 use crate::domain::check::{CheckKey, CheckSpec, Status, Streak};
 use crate::domain::instance::Definition;
+use crate::hub::Core;
 use crate::model::InstanceEntry;
 use crate::ops::checks::answer;
 

@@ -1,4 +1,4 @@
-//! What time does to sessions and tombstones, and what other replicas did (RG-42, RG-45).
+//! What time and checks do to sessions, aliases and tombstones, and what other replicas did (RG-42).
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const BURIED: chrono::Duration = chrono::Duration::hours(1);
 const SWEEP_TICKS: u64 = 300;
 const FIGURE_TICKS: u64 = 15;
 
-/// Ends sessions whose time is over or whose checks fail, and sweeps tombstones. Every replica does it: what
+/// Follows alias checks, ends sessions whose time is over or whose checks fail, and sweeps tombstones. Every replica does it: what
 /// one has ended is gone for the others.
 pub(super) async fn run(state: ConsulState, stop: CancellationToken) {
     let mut ticks: u64 = 0;
@@ -51,6 +51,7 @@ async fn pause() {
 
 async fn tick(state: &ConsulState, ticks: u64) -> Result<()> {
     let now = state.core.clock.now();
+    super::alias::follow(state, &state.core.own_context("registry.alias")).await?;
     expire(state, now).await?;
     examine(state).await?;
     if ticks.is_multiple_of(SWEEP_TICKS) {

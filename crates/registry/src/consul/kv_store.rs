@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::state::{ConsulState, Topic};
 use super::wire::Text;
-use crate::core::Core;
 use crate::error::Error;
+use crate::hub::Core;
 use crate::ops::audited;
 use crate::settings::{KV_MAX_BYTES, KV_MAX_KEYS};
 use crate::store;

@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod alias;
 mod blocking;
 mod catalog;
 mod decode;
@@ -37,7 +38,7 @@ use portico_config::Listen;
 use portico_host::{BuildCx, HttpSurface, Surface, Worker};
 use portico_web::serve::Limits;
 
-use crate::core::Core;
+use crate::hub::Core;
 pub(crate) use state::{ConsulState, Options};
 
 /// All routes of this listener.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::reply::{Refused, refuse};
 use super::views::View;
 use super::wire::Text;
-use crate::core::Core;
+use crate::hub::Core;
 use crate::model::Model;
 use crate::wake::Topics;
 

@@ -13,7 +13,7 @@ use portico_base::{Access, Permission};
 use portico_web::{Built, Routes, routes};
 use utoipa::openapi::OpenApi;
 
-use crate::core::Core;
+use crate::hub::Core;
 
 /// Largest body: 500 endpoints with their descriptions.
 const BODY_LIMIT: usize = 1024 * 1024;

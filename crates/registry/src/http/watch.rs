@@ -14,8 +14,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Api;
-use crate::core::Core;
 use crate::error::Error;
+use crate::hub::Core;
 use crate::model::Topic;
 use crate::ops::acts_for_all;
 use crate::watch::{News, Watching, news};

@@ -7,9 +7,9 @@ use indexmap::IndexMap;
 use portico_base::{Context, Principal};
 use portico_contract::directory::{DefaultAccess, InstanceState, Protocol};
 
-use crate::core::Core;
 use crate::domain::instance::{Definition, Instance, Source};
 use crate::domain::service::{Contributions, Owner, Service, Version};
+use crate::hub::Core;
 use crate::model::Mutation;
 
 /// Puts the services of this process into the model. They have no rows: they end with the process.

@@ -6,11 +6,11 @@ use portico_base::{Context, Permission};
 use uuid::Uuid;
 
 use super::{acts_for_all, audited, is_own, need, settle};
-use crate::core::Core;
 use crate::domain::check::{Check, CheckKey, CheckSpec, Status, cut_output};
 use crate::domain::node::NodeKey;
 use crate::domain::rights::FOREIGN;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::writer::Writer;
 
 /// Checks of an instance, or of a node as a whole.

@@ -7,12 +7,12 @@ use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
 use super::{audited, is_own, settle};
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::instance::Instance;
 use crate::domain::life::Order;
 use crate::domain::service::Service;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::writer::Writer;
 
 /// What became of an instance.

@@ -8,10 +8,10 @@ use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
 use super::{deregister, is_own, rotate, settle};
-use crate::core::Core;
 use crate::domain::check::Status;
 use crate::domain::life::Order;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::model::{Model, Report};
 
 /// What an instance says of itself.

@@ -18,11 +18,11 @@ use portico_base::{Access, Context, Permission, Principal, PrincipalKind};
 use portico_contract::audit::Record;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::instance::Instance;
 use crate::domain::rights::{Rights, WRITE_INSTANCES};
 use crate::domain::service::Service;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 
 /// Whose permission is asked for an audit record without a tenant: the installation's.
 pub(crate) fn audited(

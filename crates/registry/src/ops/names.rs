@@ -5,9 +5,9 @@ use std::sync::Arc;
 use portico_base::{Context, Permission, name};
 
 use super::{audited, need};
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::model::Reservation;
 use crate::writer::Writer;
 

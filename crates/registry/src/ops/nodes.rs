@@ -6,9 +6,9 @@ use portico_base::{Context, Permission};
 use uuid::Uuid;
 
 use super::{acts_for_all, audited, deregister, need, settle};
-use crate::core::Core;
 use crate::domain::node::{Node, NodeDetails, NodeKey};
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::writer::Writer;
 
 /// Nodes of an installation.

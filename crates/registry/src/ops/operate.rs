@@ -7,13 +7,13 @@ use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
 use super::{acts_for_all, audited, deregister, is_own, need, sees};
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::instance::Instance;
 use crate::domain::life::{Fate, Order, judge};
 use crate::domain::rights::{ANY_TENANT, WRITE_INSTANCES};
 use crate::domain::service::Service;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::store;
 use crate::writer::Writer;
 

@@ -8,10 +8,10 @@ use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
 use super::{is_own, need, sees};
-use crate::core::Core;
 use crate::domain::instance::Source;
 use crate::domain::rights::READ_INSTANCES;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::model::{InstanceEntry, Model, ServiceEntry};
 use crate::store;
 use crate::store::events::HistoryRow;

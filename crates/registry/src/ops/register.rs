@@ -12,7 +12,6 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{audited, need, rights};
-use crate::core::Core;
 use crate::domain::check::{CheckSpec, Status};
 use crate::domain::event::EventKind;
 use crate::domain::instance::{Definition, Instance, Source};
@@ -20,6 +19,7 @@ use crate::domain::registration::Registration;
 use crate::domain::rights::{Rights, Tenants};
 use crate::domain::service::Service;
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::model::Model;
 use crate::writer::Writer;
 

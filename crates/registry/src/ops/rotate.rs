@@ -12,11 +12,11 @@ use portico_base::secret::{new_token, token_hash};
 use uuid::Uuid;
 
 use super::heartbeat::Rotation;
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::instance::{Instance, InstanceSecret};
 use crate::domain::token::SECRET_PREFIX;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::writer::Writer;
 
 /// Age at which a secret gets a successor.

@@ -6,12 +6,12 @@ use portico_base::Context;
 use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::instance::Instance;
 use crate::domain::life::Fate;
 use crate::domain::service::Service;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::model::Model;
 use crate::writer::Writer;
 

@@ -7,10 +7,10 @@ use portico_base::{Context, FieldFault, Permission, Secret, Timestamp};
 use uuid::Uuid;
 
 use super::{acts_for_all, audited, need};
-use crate::core::Core;
 use crate::domain::rights::{Rights, Tenants};
 use crate::domain::token::{NamePattern, SCOPES, TOKEN_PREFIX, Token, registrar};
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::ops::register::tenant;
 use crate::writer::Writer;
 

@@ -6,10 +6,10 @@ use chrono::Duration;
 use portico_base::Context;
 use uuid::Uuid;
 
-use crate::core::Core;
 use crate::domain::event::EventKind;
 use crate::domain::service::Service;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::store;
 use crate::writer::Writer;
 

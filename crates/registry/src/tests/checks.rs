@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{House, operator};
-use crate::core::Source;
 use crate::domain::check::{CheckKey, CheckSpec, Probe, Status};
 use crate::domain::node::NodeKey;
+use crate::hub::Source;
 use crate::model::Topic;
 use crate::ops::checks::Wanted;
 use crate::{aliases, checks, life, ops};

@@ -30,8 +30,8 @@ use serde_json::{Value, json};
 use tower_service::Service as _;
 use uuid::Uuid;
 
-use crate::core::{Core, Parts, Source};
 use crate::http::{Api, Identity, routes};
+use crate::hub::{Core, Parts, Source};
 use crate::life::{Calendar, step};
 use crate::metrics::Metrics;
 use crate::store::instances::Sealer;

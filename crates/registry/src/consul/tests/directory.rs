@@ -627,3 +627,41 @@ async fn critical_services_are_removed_after_their_time() {
     let left = c.get("/v1/agent/services").await.json();
     assert!(left.get("dies").is_none() && left.get("stays").is_some());
 }
+
+#[tokio::test]
+async fn alias_checks_say_what_others_say() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let cx = c.house.core.own_context("test");
+    c.register(json!({"Name": "db", "Check": {"TTL": "10s", "Status": "passing"}}))
+        .await;
+    c.register(json!({"Name": "app", "Check": {"AliasService": "db"}}))
+        .await;
+    c.register(json!({"Name": "lost", "Check": {"AliasService": "nope"}}))
+        .await;
+    for (verb, status) in [
+        ("pass", "passing"),
+        ("warn", "warning"),
+        ("fail", "critical"),
+        ("pass", "passing"),
+    ] {
+        c.put(&format!("/v1/agent/check/{verb}/service:db?note=n"), "")
+            .await;
+        super::super::alias::follow(&c.state, &cx).await.unwrap();
+        let check = &c.get("/v1/health/checks/app").await.json()[0];
+        assert_eq!(check["Status"], status, "{check}");
+    }
+    assert_eq!(
+        super::super::alias::follow(&c.state, &cx).await.unwrap(),
+        0,
+        "nothing is left to do"
+    );
+    let lost = &c.get("/v1/health/checks/lost").await.json()[0];
+    assert_eq!(
+        (&lost["Status"], &lost["Output"]),
+        (
+            &json!("critical"),
+            &json!("Service nope could not be found on node test-host")
+        )
+    );
+}

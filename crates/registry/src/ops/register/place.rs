@@ -7,12 +7,12 @@ use portico_contract::directory::{DefaultAccess, Protocol};
 use uuid::Uuid;
 
 use super::{Placed, Request};
-use crate::core::Core;
 use crate::domain::check::CheckSpec;
 use crate::domain::instance::{Definition, default_key};
 use crate::domain::registration::{Host, Registration};
 use crate::domain::rights::{Rights, Tenants};
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::resolve::resolve;
 
 /// Everything that can be checked without the writer's lock.

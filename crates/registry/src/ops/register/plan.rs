@@ -9,7 +9,6 @@ use portico_contract::directory::{DefaultAccess, InstanceState};
 use uuid::Uuid;
 
 use super::Placed;
-use crate::core::Core;
 use crate::domain::check::{Check, CheckKey, CheckSpec, Status};
 use crate::domain::instance::{Instance, InstanceSecret, Source};
 use crate::domain::life::{Facts, Fate, Health, judge};
@@ -17,6 +16,7 @@ use crate::domain::node::NodeKey;
 use crate::domain::service::{Contributions, Owner, Service, Version};
 use crate::domain::token::{SECRET_PREFIX, Token};
 use crate::error::{Error, Result};
+use crate::hub::Core;
 use crate::model::Model;
 
 /// Instances of a service (RG-9).
