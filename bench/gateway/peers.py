@@ -192,7 +192,7 @@ http {{
             f.write(
                 f"""
 global
-  maxconn 20000
+  maxconn 9000
   nbthread {self.workers}
 defaults
   mode http
@@ -221,8 +221,9 @@ backend b
         settings = {
             "gateway.access_log": "all" if full else "off",
             "gateway.limit.loopback": full,
-            "gateway.limit.address_per_s": 100_000_000 if full else 100,
-            "gateway.limit.user_per_s": 100_000_000 if full else 50,
+            "gateway.limit.address_per_s": 1_000_000 if full else 100,
+            "gateway.limit.user_per_s": 1_000_000 if full else 50,
+            "gateway.limit.user_concurrent": 1_000 if full else 50,
         }
         jwks = os.path.join(data, "jwks.json")
         token = None
