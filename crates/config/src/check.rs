@@ -233,9 +233,11 @@ impl Check<'_> {
             fault "tls.internal.cert_file" if cert && !ca => "needs `tls.internal.ca_file`";
             fault "tls.internal.ca_file" if ca && !cert
                 => "needs `tls.internal.cert_file` and `tls.internal.key_file`";
-            fault "listen.https" if https && tls.cert_file.is_none()
+            fault "listen.https" if https && tls.cert_file.is_none() && tls.cert_dir.is_none()
                 => "needs a certificate: `tls.cert_file` and `tls.key_file`";
             warn "tls.cert_file" if !https && tls.cert_file.is_some()
+                => "is not used, because `listen.https` is off";
+            warn "tls.cert_dir" if !https && tls.cert_dir.is_some()
                 => "is not used, because `listen.https` is off";
         }
     }

@@ -139,7 +139,7 @@ impl Value for DatabaseUrl {
 /// How Redis is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisKind {
-    /// One server, `redis://` or `rediss://`.
+    /// One server, `redis://`, `rediss://`, or `unix://` and the path of its socket.
     Single,
     /// Sentinels that name the primary, `redis-sentinel://`.
     Sentinel,
@@ -169,7 +169,7 @@ impl RedisUrl {
         self.tls
     }
 
-    /// `host` or `host:port` of each server as written.
+    /// `host` or `host:port` of each server as written; none for a socket.
     #[must_use]
     pub fn hosts(&self) -> &[String] {
         &self.hosts
@@ -190,14 +190,14 @@ impl fmt::Display for RedisUrl {
 
 impl Value for RedisUrl {
     fn kind() -> Kind {
-        let allowed = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB, redis-sentinel://HOST,HOST/PRIMARY or redis-cluster://HOST,HOST";
-        let schema = json!({ "type": "string", "pattern": "^(rediss?://|redis-sentinel://|redis-cluster://|\\$\\{)" });
+        let allowed = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH?db=DB, redis-sentinel://HOST,HOST/PRIMARY or redis-cluster://HOST,HOST";
+        let schema = json!({ "type": "string", "pattern": "^(rediss?://|unix:///|redis-sentinel://|redis-cluster://|\\$\\{)" });
         Kind::plain("Redis URL", allowed, schema).class(Class::Url)
     }
     fn parse(raw: &Raw) -> Result<Self, String> {
         let written = text(raw)?;
         let kind = match scheme(written)? {
-            "redis" | "rediss" => RedisKind::Single,
+            "redis" | "rediss" | "unix" => RedisKind::Single,
             "redis-sentinel" => RedisKind::Sentinel,
             "redis-cluster" => RedisKind::Cluster,
             other => return Err(format!("the scheme is {}", shown(other))),
@@ -206,6 +206,15 @@ impl Value for RedisUrl {
             .split_once("://")
             .ok_or("expected :// behind the scheme")?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if written.starts_with("unix:") {
+            socket(rest, query)?;
+            return Ok(Self {
+                kind,
+                tls: false,
+                hosts: Vec::new(),
+                url: Secret::from(written),
+            });
+        }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let hosts = authority
             .rsplit_once('@')
@@ -233,6 +242,23 @@ impl Value for RedisUrl {
             url: Secret::from(written),
         })
     }
+}
+
+/// Checks path and parameters of a socket's URL. The password's parameter is `pass`, as Redis clients have it.
+fn socket(path: &str, query: &str) -> Result<(), String> {
+    if !path.starts_with('/') || path.len() < 2 {
+        return Err("the URL names no absolute path of a socket".to_owned());
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("db", number)) if number.parse::<u16>().is_err() => {
+                return Err("db is the number of a database".to_owned());
+            }
+            Some(("db" | "user" | "pass", _)) => {}
+            _ => return Err("a socket's URL takes db, user and pass alone".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 fn is_host_and_port(written: &str) -> bool {
@@ -291,10 +317,19 @@ pub(crate) fn masked_url(url: &str) -> String {
             Some(format!("{scheme}://{name}:{}@{host}", mask::MASKED))
         })
         .unwrap_or_else(|| base.to_owned());
-    match query {
-        Some(query) => base + &mask::url(&format!("?{query}")),
-        None => base,
+    let Some(query) = query else { return base };
+    let mut query = mask::url(&format!("?{query}"));
+    // Sockets of Redis name their password so; elsewhere the word says nothing.
+    if url.starts_with("unix:") {
+        let pairs = query[1..]
+            .split('&')
+            .map(|pair| match pair.split_once('=') {
+                Some(("pass", _)) => format!("pass={}", mask::MASKED),
+                _ => pair.to_owned(),
+            });
+        query = format!("?{}", pairs.collect::<Vec<_>>().join("&"));
     }
+    base + &query
 }
 
 pub(crate) fn holds_password(url: &str) -> bool {
@@ -321,6 +356,11 @@ mod tests {
                 2,
             ),
             (
+                "unix:///run/redis.sock?db=2&user=u&pass=pw",
+                RedisKind::Single,
+                0,
+            ),
+            (
                 "redis-cluster://a:7000,b:7001,c?tls=true",
                 RedisKind::Cluster,
                 3,
@@ -341,6 +381,10 @@ mod tests {
             "redis-sentinel://a",
             "http://a",
             "redis://a b",
+            "unix://run/redis.sock",
+            "unix:///",
+            "unix:///s?db=x",
+            "unix:///s?tls=true",
         ] {
             assert!(redis(bad).is_err(), "{bad}");
         }
@@ -361,6 +405,10 @@ mod tests {
             ("redis://:p@s:s@h", "redis://:«masked»@h"),
             ("sqlite:///a:b/c@d.db", "sqlite:///a:«masked»@d.db"),
             ("sqlite://data/p.db", "sqlite://data/p.db"),
+            (
+                "unix:///r.sock?db=1&pass=pw",
+                "unix:///r.sock?db=1&pass=«masked»",
+            ),
         ] {
             assert_eq!(masked_url(url), want);
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use portico_base::{Clock, Timestamp};
+use portico_telemetry::trace::{self, SpanKind};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement, StatementBuilder};
 use sqlx::{PgPool, SqlitePool};
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,14 @@ impl Inner {
         match self.pools {
             Pools::Sqlite { .. } => DbBackend::Sqlite,
             Pools::Postgres(_) => DbBackend::Postgres,
+        }
+    }
+
+    /// The database's name in the OpenTelemetry semantic conventions.
+    pub(crate) const fn system(&self) -> &'static str {
+        match self.pools {
+            Pools::Sqlite { .. } => "sqlite",
+            Pools::Postgres(_) => "postgresql",
         }
     }
 
@@ -176,17 +185,34 @@ impl Db {
     }
 
     async fn begin_with(&self, durable: bool) -> Result<WriteTx, DbError> {
+        let limit = self.inner().statement_timeout;
+        self.open(limit, durable).await
+    }
+
+    /// The span begins before the wait for a connection, which is often the longest part.
+    async fn open(&self, limit: Duration, durable: bool) -> Result<WriteTx, DbError> {
         let inner = self.inner();
-        let limit = inner.statement_timeout;
-        let session = inner.begin(limit, durable).await?;
-        Ok(WriteTx::new(Arc::clone(inner), session, durable, limit))
+        let mut span = trace::start("db", "transaction", SpanKind::Client);
+        span.set("db.system.name", inner.system());
+        match span.around(inner.begin(limit, durable)).await {
+            Ok(session) => Ok(WriteTx::new(
+                Arc::clone(inner),
+                session,
+                durable,
+                limit,
+                span,
+            )),
+            Err(error) => {
+                let error = DbError::from(error);
+                span.fail(error.label());
+                Err(error)
+            }
+        }
     }
 
     /// A transaction whose statements may run for long.
     pub(crate) async fn begin_long(&self, limit: Duration) -> Result<WriteTx, DbError> {
-        let inner = self.inner();
-        let session = inner.begin(limit, true).await?;
-        Ok(WriteTx::new(Arc::clone(inner), session, true, limit))
+        self.open(limit, true).await
     }
 
     /// Runs an operation, and again up to three times when its transaction collided with another one.
@@ -286,6 +312,23 @@ impl Db {
         let statement = Statement::from_string(self.inner().sea_backend(), "SELECT 1");
         self.reader().query_one_raw(statement).await?;
         Ok(())
+    }
+
+    /// Whether the connection to the server is encrypted (SC-13). Nothing where there is no connection
+    /// (SQLite), and behind pgBouncer, where the server knows of another one.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn is_encrypted(&self) -> Result<Option<bool>, DbError> {
+        if self.backend() == Backend::Sqlite || self.inner().pooler == Pooler::PgBouncer {
+            return Ok(None);
+        }
+        let statement = Statement::from_string(
+            DbBackend::Postgres,
+            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        );
+        let row = self.reader().query_one_raw(statement).await?;
+        Ok(row.map(|row| row.try_get("", "ssl")).transpose()?)
     }
 
     /// Refuses to go on when `replicas` processes like this one could open more connections than the

@@ -36,6 +36,9 @@ pub enum DbError {
     /// A value is not one that the column allows.
     #[error("a value is refused by the table: {0}")]
     Check(String),
+    /// A text that no column can hold: with NUL, or not UTF-8 (PostgreSQL; SQLite takes it).
+    #[error("a text holds what the database cannot store")]
+    BadText,
     /// The lease that guards the work is held by somebody else by now.
     #[error("the lease `{0}` is lost")]
     LeaseLost(String),
@@ -105,7 +108,7 @@ impl DbError {
             Self::ReadOnly(_) => "read_only",
             Self::Collision(_) => "collision",
             Self::Unique { .. } => "unique",
-            Self::Reference { .. } | Self::Check(_) => "constraint",
+            Self::Reference { .. } | Self::Check(_) | Self::BadText => "constraint",
             Self::Tls(_) => "tls",
             _ => "other",
         }
@@ -134,6 +137,7 @@ impl Fault for DbError {
             | Self::Collision(_)
             | Self::LeaseLost(_) => ErrorKind::Unavailable,
             Self::Unique { .. } | Self::Reference { .. } => ErrorKind::Conflict,
+            Self::BadText => ErrorKind::Invalid,
             _ => ErrorKind::Internal,
         }
     }
@@ -148,6 +152,7 @@ impl Fault for DbError {
             Self::Unique { .. } => "system.exists_already",
             Self::Reference { .. } => "system.in_use",
             Self::SchemaTooNew { .. } => "system.schema_too_new",
+            Self::BadText => "system.bad_text",
             _ => "system.database_error",
         }
     }
@@ -308,8 +313,7 @@ fn from_postgres(code: &str, text: String, constraint: Option<&str>) -> DbError 
         }
         _ if code.starts_with("23") => DbError::Check(text),
         _ if code.starts_with("58") => DbError::Unavailable(text),
-        // Text with NUL or broken UTF-8: no column can hold it.
-        "22021" | "22P05" => DbError::Check(text),
+        "22021" | "22P05" => DbError::BadText,
         _ => DbError::Other(format!("{text} (SQLSTATE {code})")),
     }
 }

@@ -37,8 +37,11 @@ impl Leases {
         F: FnMut(Held) -> Fut,
         Fut: Future<Output = T>,
     {
+        let mut mine = None;
         loop {
             let (lease, since) = self.wait(name, holder, stop).await?;
+            let moved = lease.fencing > 1 && mine != Some(lease.fencing - 1);
+            mine = Some(lease.fencing);
             let cancel = stop.child_token();
             let held = Held {
                 lease: lease.clone(),
@@ -47,7 +50,7 @@ impl Leases {
             let mut running = Box::pin(work(held));
             tokio::select! {
                 biased;
-                () = self.keep(&lease, since) => {
+                () = self.keep(&lease, since, moved) => {
                     tracing::warn!(lease = name, fencing = lease.fencing, "lease lost");
                     cancel.cancel();
                     let done = timeout(self.timing.grace(), &mut running).await;
@@ -95,7 +98,10 @@ impl Leases {
     }
 
     /// Renews the lease; returns when it is lost, or might be soon.
-    async fn keep(&self, lease: &Lease, since: Instant) {
+    async fn keep(&self, lease: &Lease, since: Instant, moved: bool) {
+        if moved {
+            self.tell_moved(lease).await;
+        }
         let mut renewed = since;
         loop {
             sleep_until(renewed + self.timing.renew).await;
@@ -117,6 +123,23 @@ impl Leases {
                     }
                 }
             }
+        }
+    }
+
+    /// Publishes `system.lease_moved`. It is news, not truth: the lease holds without it.
+    async fn tell_moved(&self, lease: &Lease) {
+        let told = async {
+            let tx = self.db.begin().await?;
+            let payload = serde_json::json!({
+                "name": lease.name, "holder": lease.holder, "fencing": lease.fencing,
+            });
+            tx.publish("system.lease_moved", &lease.name, &payload)?;
+            tx.commit().await
+        };
+        match timeout(self.timing.stop / 3, told).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(lease = lease.name, %error, "lease move not told"),
+            Err(_) => tracing::debug!(lease = lease.name, "lease move not told in time"),
         }
     }
 

@@ -75,66 +75,17 @@ impl Db {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn claim_key_check(&self, value: &str) -> Result<String, DbError> {
-        self.claim("key_check", value).await
-    }
-
-    /// The same for the hash of the configuration that all replicas must share.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn claim_config_fingerprint(&self, value: &str) -> Result<String, DbError> {
-        self.claim("config_fingerprint", value).await
-    }
-
-    /// Replaces the key check or the fingerprint after an operator has said so.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn replace_config_fingerprint(&self, value: &str) -> Result<(), DbError> {
-        self.set("config_fingerprint", value, false).await
-    }
-
-    /// Replaces the key check after a rotation of the master key.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn replace_key_check(&self, value: &str) -> Result<(), DbError> {
-        self.set("key_check", value, false).await
-    }
-
-    async fn claim(&self, column: &'static str, value: &str) -> Result<String, DbError> {
-        self.set(column, value, true).await?;
-        let mut select = Query::select();
-        select
-            .column(column)
-            .from(TABLE)
-            .and_where(Expr::col("id").eq(ID));
-        let row = self
-            .reader()
-            .query_one(&select)
-            .await?
-            .ok_or_else(|| DbError::Other("the installation has no row".to_owned()))?;
-        Ok(row.try_get("", column)?)
-    }
-
-    async fn set(
-        &self,
-        column: &'static str,
-        value: &str,
-        only_first: bool,
-    ) -> Result<(), DbError> {
         let mut update = Query::update();
         update
             .table(TABLE)
-            .value(column, value)
-            .and_where(Expr::col("id").eq(ID));
-        if only_first {
-            update.and_where(Expr::col(column).is_null());
-        }
+            .value("key_check", value)
+            .and_where(Expr::col("id").eq(ID))
+            .and_where(Expr::col("key_check").is_null());
         let tx = self.begin_durable().await?;
         tx.execute(&update).await?;
         tx.commit().await?;
-        Ok(())
+        let key_check = self.installation().await?.key_check;
+        key_check.ok_or_else(|| DbError::Other("the installation has no key check".to_owned()))
     }
 }
 

@@ -11,7 +11,6 @@ mod error;
 mod follower;
 mod hold;
 mod installation;
-pub mod keyset;
 mod lease;
 pub mod metrics;
 mod migrate;

@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use crate::error::{DbError, ERROR_LABELS};
 
-/// Upper bounds of the histogram buckets in seconds: 0.5 ms × 2ⁿ up to 32 s; one more holds the rest.
-pub const BUCKETS: usize = 17;
-
 /// What a statement does, as `portico_db_query_seconds{op}` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -62,48 +59,6 @@ impl Op {
     }
 }
 
-/// A histogram with the house's fixed buckets.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS + 1],
-    sum_us: AtomicU64,
-}
-
-/// The values of a [`Histogram`] at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HistogramSnapshot {
-    /// Counts per bucket, not cumulated; the last holds what is above 32 s.
-    pub counts: [u64; BUCKETS + 1],
-    /// Sum of all values in seconds.
-    pub sum_s: f64,
-}
-
-impl Histogram {
-    /// Counts a value.
-    pub fn record(&self, value: Duration) {
-        let half_ms = value.as_micros().div_ceil(500).max(1);
-        let slot = (u128::BITS - (half_ms - 1).leading_zeros()) as usize;
-        self.buckets[slot.min(BUCKETS)].fetch_add(1, Ordering::Relaxed);
-        let us = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-
-    /// The present values.
-    #[must_use]
-    pub fn snapshot(&self) -> HistogramSnapshot {
-        HistogramSnapshot {
-            counts: std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed)),
-            sum_s: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64(),
-        }
-    }
-}
-
-/// Upper bound of bucket `i` in seconds.
-#[must_use]
-pub fn bucket_bound(i: usize) -> f64 {
-    0.0005 * f64::powi(2.0, i32::try_from(i).unwrap_or(i32::MAX))
-}
-
 /// What a [`DbMetrics::observe`]r is told, each with how long it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observed {
@@ -119,8 +74,6 @@ type Observer = dyn Fn(Observed, Duration) + Send + Sync;
 #[derive(Default)]
 pub struct DbMetrics {
     observer: OnceLock<Box<Observer>>,
-    acquire: Histogram,
-    queries: [Histogram; 6],
     errors: [AtomicU64; ERROR_LABELS.len()],
     busy: AtomicU64,
     retries: AtomicU64,
@@ -145,12 +98,10 @@ impl DbMetrics {
     }
 
     pub(crate) fn acquired(&self, took: Duration) {
-        self.acquire.record(took);
         self.tell(Observed::Acquire, took);
     }
 
     pub(crate) fn query(&self, op: Op, took: Duration) {
-        self.queries[op as usize].record(took);
         self.tell(Observed::Query(op), took);
     }
 
@@ -172,18 +123,6 @@ impl DbMetrics {
 
     pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits for a connection.
-    #[must_use]
-    pub fn acquire_seconds(&self) -> HistogramSnapshot {
-        self.acquire.snapshot()
-    }
-
-    /// Run times of the statements of an operation.
-    #[must_use]
-    pub fn query_seconds(&self, op: Op) -> HistogramSnapshot {
-        self.queries[op as usize].snapshot()
     }
 
     /// Errors by label since the start.
@@ -208,19 +147,6 @@ impl DbMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_hold_what_is_at_most_their_bound() {
-        let h = Histogram::default();
-        for ms in [0.1, 0.5, 0.6, 1.0, 1.1, 32_768.0, 40_000.0] {
-            h.record(Duration::from_secs_f64(ms / 1_000.0));
-        }
-        let counts = h.snapshot().counts;
-        assert_eq!((counts[0], counts[1], counts[2]), (2, 2, 1));
-        assert_eq!(counts[16], 1);
-        assert_eq!(counts[17], 1);
-        assert!((bucket_bound(16) - 32.768).abs() < 1e-9);
-    }
 
     #[test]
     fn operations_are_told_apart() {

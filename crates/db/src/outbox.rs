@@ -96,6 +96,21 @@ impl Outbox {
         seq::current(self.0.reader(), TRIMMED).await
     }
 
+    /// When the last event was written, by the clock of its writer; nothing when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn newest_at(&self) -> Result<Option<Timestamp>, DbError> {
+        let mut newest = Query::select();
+        newest
+            .column("created_at")
+            .from(TABLE)
+            .order_by("seq", Order::Desc)
+            .limit(1);
+        let row = self.0.reader().query_one(&newest).await?;
+        Ok(row.map(|row| row.try_get("", "created_at")).transpose()?)
+    }
+
     /// Removes the events from before `before`, and gives their number.
     ///
     /// # Errors

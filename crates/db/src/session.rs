@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portico_telemetry::trace::{self, OpenSpan, SpanKind};
 use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement, Values};
 use sea_query_sqlx::SqlxValues;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
@@ -13,6 +14,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, SqliteConnection, Tran
 use crate::db::Inner;
 use crate::error::DbError;
 use crate::metrics::Op;
+use crate::slow;
 
 /// How much longer we wait than the server is told to work on a statement.
 const GRACE: Duration = Duration::from_millis(500);
@@ -206,15 +208,34 @@ async fn measured(
     limit: Duration,
     work: impl Future<Output = Result<Answer, sqlx::Error>>,
 ) -> Result<Answer, DbErr> {
+    let op = Op::of(sql);
+    let mut span = span(inner, op, sql);
     let start = Instant::now();
     let result = answered(inner, limit, work).await;
     let took = start.elapsed();
-    inner.metrics.query(Op::of(sql), took);
+    inner.metrics.query(op, took);
+    let rows = result.as_ref().map_or(0, Answer::rows);
     if took >= inner.slow_after {
-        let rows = result.as_ref().map_or(0, Answer::rows);
         inner.slow.record(sql, took, rows, inner.clock.now());
     }
+    match &result {
+        Ok(_) => span.set("db.response.returned_rows", rows),
+        Err(error) => span.fail(DbError::from(error).label()),
+    }
     result.map_err(|e| failed(inner, ask, e))
+}
+
+/// A statement's span: which kind of statement, never its values (OB-11).
+fn span(inner: &Inner, op: Op, sql: &str) -> OpenSpan {
+    let mut span = trace::start("db", op.as_str(), SpanKind::Client);
+    if span.is_recorded() {
+        let (text, fingerprint) = slow::describe(sql);
+        span.set("db.system.name", inner.system());
+        span.set("db.operation.name", op.as_str());
+        span.set("db.query.text", text);
+        span.set("portico.db.fingerprint", fingerprint);
+    }
+    span
 }
 
 fn into_rows<R>(rows: Vec<R>) -> Vec<QueryResult>

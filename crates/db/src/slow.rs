@@ -106,6 +106,13 @@ impl SlowStatements {
     }
 }
 
+/// A statement without its values, and the fingerprint that the log of slow statements shows for it.
+pub(crate) fn describe(sql: &str) -> (String, String) {
+    let text = normalise(sql);
+    let fingerprint = format!("{:016x}", fingerprint(&text));
+    (text, fingerprint)
+}
+
 fn fingerprint(sql: &str) -> u64 {
     let digest = Sha256::digest(sql.as_bytes());
     let mut head = [0; 8];

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_base::Tx;
+use portico_telemetry::logs::{carried, current};
+use portico_telemetry::trace::{self, OpenSpan, SpanKind};
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use serde::Serialize;
@@ -30,6 +32,7 @@ pub struct WriteTx {
     /// Longest run of one statement.
     limit: Duration,
     pending: Mutex<Pending>,
+    span: OpenSpan,
 }
 
 #[derive(Default)]
@@ -47,13 +50,20 @@ pub struct Committed {
 }
 
 impl WriteTx {
-    pub(crate) fn new(inner: Arc<Inner>, session: Session, durable: bool, limit: Duration) -> Self {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        session: Session,
+        durable: bool,
+        limit: Duration,
+        span: OpenSpan,
+    ) -> Self {
         Self {
             inner,
             session: tokio::sync::Mutex::new(session),
             durable,
             limit,
             pending: Mutex::default(),
+            span,
         }
     }
 
@@ -88,13 +98,14 @@ impl WriteTx {
             topic: topic.to_owned(),
             key: key.to_owned(),
             payload,
-            trace: pending.trace.clone(),
+            trace: pending.trace.clone().or_else(trace_here),
         };
         pending.events.push(event);
         Ok(())
     }
 
-    /// Names the trace that events published from now on belong to.
+    /// Names the trace that events published from now on belong to; without it, that of the request
+    /// which is worked on.
     pub fn set_trace(&self, trace: Option<&str>) {
         self.pending.lock().trace = trace.map(str::to_owned);
     }
@@ -140,19 +151,28 @@ impl WriteTx {
             session,
             durable,
             pending,
+            mut span,
             ..
         } = self;
         let callbacks = pending.into_inner().callbacks;
         let task = {
             let inner = Arc::clone(&inner);
             let session = session.into_inner();
-            async move { finish(&inner, session, durable, callbacks, topics).await }
+            async move {
+                let work = finish(&inner, session, durable, callbacks, topics);
+                let done = span.around(work).await;
+                match &done {
+                    Ok(_) => span.set("portico.db.outcome", "committed"),
+                    Err(error) => span.fail(error.label()),
+                }
+                done
+            }
         };
         // A task of its own: a client that goes away must not separate the commit from its callbacks.
         // The tracker lets `Db::close` wait for it.
         inner
             .commits
-            .spawn(task)
+            .spawn(carried(task))
             .await
             .unwrap_or_else(|e| Err(DbError::Other(format!("the commit was cut off: {e}"))))
     }
@@ -161,13 +181,15 @@ impl WriteTx {
     ///
     /// # Errors
     /// When the database cannot be reached any more, which ends the transaction as well.
-    pub async fn rollback(self) -> Result<(), DbError> {
+    pub async fn rollback(mut self) -> Result<(), DbError> {
+        self.span.set("portico.db.outcome", "rolled back");
         Ok(self.session.into_inner().rollback().await?)
     }
 
     async fn ask(&self, statement: &Statement, ask: Ask) -> Result<Answer, DbErr> {
         let mut session = self.session.lock().await;
-        session::run(&self.inner, session.conn(), statement, ask, self.limit).await
+        let run = session::run(&self.inner, session.conn(), statement, ask, self.limit);
+        self.span.around(run).await
     }
 }
 
@@ -179,10 +201,14 @@ async fn finish(
     topics: Vec<(String, u64)>,
 ) -> Result<Committed, DbError> {
     let start = std::time::Instant::now();
+    let mut span = trace::start("db", Op::Commit.as_str(), SpanKind::Client);
+    span.set("db.system.name", inner.system());
+    span.set("portico.db.durable", durable);
     let committed = session::answered(inner, inner.statement_timeout, session.commit());
     committed.await.map_err(|e| {
         let error = DbError::from(e);
         inner.metrics.error(&error);
+        span.fail(error.label());
         error
     })?;
     let promise = match &inner.log_sync {
@@ -194,6 +220,10 @@ async fn finish(
         _ => Ok(()),
     };
     inner.metrics.query(Op::Commit, start.elapsed());
+    if let Err(error) = &promise {
+        span.fail(DbError::label(error));
+    }
+    drop(span);
     // The rows can be seen now, whether or not the promise holds, so everybody else must hear of them.
     for callback in callbacks {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback)).is_err() {
@@ -207,6 +237,11 @@ async fn finish(
     Ok(Committed {
         last_seq: topics.iter().map(|(_, seq)| *seq).max(),
     })
+}
+
+/// The trace of the request that this code works for.
+fn trace_here() -> Option<String> {
+    Some(current()?.trace_id?.to_string())
 }
 
 impl Tx for WriteTx {
@@ -231,9 +266,8 @@ impl ConnectionTrait for WriteTx {
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         let mut session = self.session.lock().await;
-        session::run_raw(&self.inner, session.conn(), sql, self.limit)
-            .await?
-            .done()
+        let run = session::run_raw(&self.inner, session.conn(), sql, self.limit);
+        self.span.around(run).await?.done()
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {

@@ -4,6 +4,8 @@ use portico_base::{ErrorKind, Fault, FieldFault, Refusal};
 use portico_contract::audit::AuditError;
 use portico_db::DbError;
 
+use crate::release::Refused;
+
 /// An error of a use-case.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -23,6 +25,14 @@ pub(crate) enum Error {
     VersionMismatch(i64),
     #[error("there are too many objects of this kind")]
     TooManyObjects,
+    #[error("there is no service or instance of this id")]
+    UnknownBreaker,
+    #[error("too many watch already")]
+    TooManyWatchers,
+    #[error("the gateway is not serving")]
+    NotServing,
+    #[error(transparent)]
+    Release(#[from] Refused),
     #[error(transparent)]
     Db(#[from] DbError),
     #[error(transparent)]
@@ -51,8 +61,14 @@ impl Fault for Error {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Unauthenticated => ErrorKind::Unauthenticated,
             Self::Missing(_) => ErrorKind::Forbidden,
-            Self::UnknownObject | Self::UnknownVersion(_) => ErrorKind::NotFound,
-            Self::Exists | Self::VersionMismatch(_) | Self::TooManyObjects => ErrorKind::Conflict,
+            Self::UnknownObject | Self::UnknownVersion(_) | Self::UnknownBreaker => {
+                ErrorKind::NotFound
+            }
+            Self::TooManyWatchers => ErrorKind::TooMany,
+            Self::NotServing => ErrorKind::Unavailable,
+            Self::Exists | Self::VersionMismatch(_) | Self::TooManyObjects | Self::Release(_) => {
+                ErrorKind::Conflict
+            }
             Self::Db(error) => error.kind(),
             Self::Audit(_) => ErrorKind::Internal,
         }
@@ -68,6 +84,10 @@ impl Fault for Error {
             Self::Exists => "gateway.object_exists",
             Self::VersionMismatch(_) => "gateway.version_mismatch",
             Self::TooManyObjects => "gateway.too_many_objects",
+            Self::UnknownBreaker => "gateway.breaker_not_found",
+            Self::TooManyWatchers => "gateway.too_many_watchers",
+            Self::NotServing => "gateway.not_serving",
+            Self::Release(why) => why.code(),
             Self::Db(error) => error.code(),
             Self::Audit(_) => "system.audit_failed",
         }
@@ -91,6 +111,7 @@ impl Fault for Error {
     fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Db(error) => error.retry_after_s(),
+            Self::TooManyWatchers | Self::NotServing => Some(1),
             _ => None,
         }
     }

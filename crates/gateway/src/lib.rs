@@ -3,20 +3,29 @@
 mod apidocs;
 pub mod balance;
 pub mod body;
+mod breakers;
 pub mod cache;
+mod caching;
 mod error;
+mod explaining;
 mod figures;
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 pub mod identify;
 pub mod limit;
+mod live;
 mod migrations;
 pub mod objects;
+mod operating;
 pub mod pipeline;
 mod purges;
+pub mod release;
 pub mod route;
 pub mod serve;
 mod service;
 mod surface;
+mod topology;
 pub mod upstream;
 
 pub use apidocs::merge as openapi_of;

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use portico_config::Config;
+use portico_config::{Config, TlsVersion};
 use portico_contract::address::AddressGuard;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
@@ -18,21 +18,24 @@ use portico_host::{BuildCx, Health, Running, Service, StartError, Surface, Worke
 use portico_telemetry::access::{AccessLog, AccessMode};
 use portico_telemetry::metrics::Registry;
 use portico_web::extract::Ambient;
-use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 
 use crate::apidocs::{self, ApiDocs};
-use crate::cache::{Cache, CacheConfig, SharedWriter, StateTier};
+use crate::cache::Cache;
+use crate::caching::{self, Warmth};
 use crate::http::{self as api, Api};
 use crate::identify::jwt::{Expected, JwtVerifier};
 use crate::identify::source::{self, KeySource};
 use crate::identify::{KeySet, TokenVerifier};
 use crate::objects::{Book, Ops};
+use crate::operating::{Crew, Operating};
+use crate::pipeline::errand::Errands;
 use crate::pipeline::settings::{ACCESS_LOG, DECLARATIONS};
-use crate::pipeline::{BreakerEvent, Builtins, Door as WorkerDoor, Families, Gate, Parts};
+use crate::pipeline::{BreakerListener, Builtins, Door as WorkerDoor, Families, Gate, Parts};
 use crate::purges::Purges;
+use crate::release::{self, Serving};
 use crate::route::build::Names;
-use crate::serve::{CertFiles, CertStore, Options, ServeLimits, Server};
+use crate::serve::{CertFiles, CertSource, CertStore, Options, ServeLimits, Server};
 use crate::surface::{Door, DoorControl};
 
 /// The service.
@@ -42,6 +45,11 @@ pub struct Gateway;
 impl Service for Gateway {
     fn name(&self) -> &'static str {
         "gateway"
+    }
+
+    /// Routes, keys and directory are in memory.
+    fn serves_without_database(&self) -> bool {
+        true
     }
 
     fn migrations(&self) -> Migrations {
@@ -67,6 +75,20 @@ pub fn openapi() -> OpenApi {
 pub fn declare_metrics(registry: &Registry) {
     let _declared = Families::new(registry);
     crate::figures::declare(registry);
+    crate::cache::declare_metrics(registry);
+    release::declare(registry);
+}
+
+/// Takes over the networks of trusted proxies after each reload of the configuration (CF-5).
+fn follow_proxies(cx: &BuildCx<'_>, gate: &Arc<Gate>) {
+    let (mut reloads, gate) = (cx.reloads.clone(), Arc::clone(gate));
+    let stop = cx.spawner.stopping().clone();
+    cx.spawner.spawn("gateway-trusted-proxies", async move {
+        while let Some(Ok(())) = stop.run_until_cancelled(reloads.changed()).await {
+            let config = Arc::clone(&reloads.borrow_and_update());
+            gate.set_trusted(config.server.trusted_proxies.networks().to_vec());
+        }
+    });
 }
 
 async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
@@ -77,16 +99,19 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         db: cx.db.clone(),
         audit: Arc::clone(cx.audit),
         book: book.clone(),
+        serving: Serving::default(),
     };
+    let serving = ops.serving.clone();
+    let (releases, mut jobs) = release::build(cx, &ops, &book);
     let mut workers = Vec::new();
     let verifier = verifier(cx.config, &mut workers)?;
-    let cache = cache(cx, &mut workers);
-    cache.report_to(&cx.telemetry.metrics);
-    sweep(&cache, cx, &mut workers);
+    let cache = caching::build(cx, &mut workers).await;
     let purges = Purges {
         cache: cache.clone(),
         db: cx.db.clone(),
         audit: Arc::clone(cx.audit),
+        purged: Arc::default(),
+        gate: Arc::default(),
     };
     let following = purges.clone();
     workers.push(Worker::new("gateway-purges", move |stop| {
@@ -94,13 +119,23 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     }));
     let access = cx.telemetry.access.clone();
     follow_access_log(cx.settings, &access);
+    let control = DoorControl::new(cx.spawner.clone());
+    let operating = Operating::new(cx, &control);
     let routes = api::routes(Api {
         ops,
-        purges,
+        purges: purges.clone(),
+        releases,
         access,
+        breakers: operating.breakers.clone(),
+        builtins: Arc::clone(&operating.builtins),
     });
+    operating.know(cx, &routes);
     let builtins = builtins(cx, &routes);
-    let gate = gate(cx, &book, builtins, verifier, cache)?;
+    let listener = Arc::clone(&operating.listener);
+    let gate = gate(cx, &book, builtins, verifier, cache.clone(), listener)?;
+    follow_proxies(cx, &gate);
+    purges.know(&gate);
+    serving.attach(&gate);
     let follower = Arc::clone(&gate);
     book.subscribe(Arc::new(move |objects| {
         follower.set_objects(Arc::clone(objects))
@@ -108,8 +143,8 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     workers.push(Worker::new("gateway-objects", move |stop| {
         book.follow(stop)
     }));
-    let control = DoorControl::new(cx.spawner.clone());
-    crate::figures::export(&cx.telemetry.metrics, control.clone());
+    let crew = operating.crew.clone();
+    operating.attach(cx, &gate, &mut workers);
     cx.provide::<dyn StreamCloser>(Arc::new(control.clone()));
     // The table follows in every process: a surface that opens later must not start on an old one.
     let rebuilding = Arc::clone(&gate);
@@ -117,33 +152,21 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         "gateway-table",
         rebuilding.run(cx.spawner.stopping().clone()),
     );
-    let surfaces: Vec<Box<dyn Surface>> = match door(cx, &gate, control)? {
+    let errands = Errands::default();
+    let surfaces: Vec<Box<dyn Surface>> = match door(cx, &gate, control, &errands, &crew)? {
         Some(door) => vec![Box::new(door)],
         None => Vec::new(),
     };
+    let warmth = (!surfaces.is_empty()).then(|| Warmth::new(cx, &gate, errands));
+    jobs.extend(caching::jobs(&cache, cx.clock, warmth.as_ref()));
+    workers.extend(warmth.map(|warmth| warmth.worker(&purges.purged)));
     Ok(Running {
         routes: Some(routes),
         surfaces,
         workers,
+        jobs,
         ..Running::default()
     })
-}
-
-/// Removes what the cache keeps for nothing, once a minute.
-fn sweep(cache: &Cache, cx: &BuildCx<'_>, workers: &mut Vec<Worker>) {
-    let (cache, clock) = (cache.clone(), Arc::clone(cx.clock));
-    workers.push(Worker::new(
-        "gateway-cache-sweep",
-        move |stop: CancellationToken| async move {
-            let work = async {
-                loop {
-                    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-                    cache.sweep(u64::try_from(clock.unix_ms()).unwrap_or(0));
-                }
-            };
-            stop.run_until_cancelled(work).await;
-        },
-    ));
 }
 
 /// `gateway.access_log`, at once and whenever it changes.
@@ -240,32 +263,13 @@ fn verifier(
     Ok(Some(verifier))
 }
 
-fn cache(cx: &BuildCx<'_>, workers: &mut Vec<Worker>) -> Cache {
-    let config = CacheConfig::default();
-    let (cache, writer): (Cache, Option<SharedWriter>) = match StateTier::of(cx.state) {
-        Some(tier) => {
-            let (cache, writer) = Cache::with_shared(config, tier);
-            (cache, Some(writer))
-        }
-        None => (Cache::new(config), None),
-    };
-    if let Some(writer) = writer {
-        workers.push(Worker::new(
-            "gateway-cache-writer",
-            move |stop: CancellationToken| async move {
-                stop.run_until_cancelled(writer.run()).await;
-            },
-        ));
-    }
-    cache
-}
-
 fn gate(
     cx: &BuildCx<'_>,
     book: &Book,
     builtins: Builtins,
     verifier: Option<Arc<dyn TokenVerifier>>,
     cache: Cache,
+    breakers: BreakerListener,
 ) -> Result<Arc<Gate>, StartError> {
     let server = &cx.config.server;
     let names = Names {
@@ -300,7 +304,7 @@ fn gate(
         tracer: cx.telemetry.tracer.clone(),
         clock: Arc::clone(cx.clock),
         random: Arc::clone(cx.random),
-        breakers: Arc::new(|event| breaker_changed(&event)),
+        breakers,
     }))
 }
 
@@ -311,25 +315,20 @@ fn limit_seed(cx: &BuildCx<'_>) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn breaker_changed(event: &BreakerEvent) {
-    tracing::warn!(
-        service = %event.service,
-        instance = event.instance.map(tracing::field::display),
-        change = ?event.change,
-        "a breaker changed"
-    );
-}
-
 fn door(
     cx: &BuildCx<'_>,
     gate: &Arc<Gate>,
     control: DoorControl,
+    errands: &Errands,
+    crew: &Crew,
 ) -> Result<Option<Door>, StartError> {
     let config = cx.config;
     let http = config.listen.http.addr();
     let https = match (config.listen.https.addr(), certificates(config)?) {
         (Some(address), Some(store)) => {
             let watched = Arc::clone(&store);
+            // Set once: there is one store.
+            let _ = crew.certificates.set(Arc::clone(&store));
             let stop = cx.spawner.stopping().clone();
             cx.spawner.spawn("gateway-certificates", async move {
                 stop.run_until_cancelled(watched.watch()).await;
@@ -351,14 +350,22 @@ fn door(
         shared: cx.spawner.runtime().clone(),
     };
     let (gate, workers) = (Arc::clone(gate), options.workers);
+    let (errands, crew) = (errands.clone(), crew.clone());
+    let runtimes = cx.telemetry.runtimes.clone();
     Ok(Some(Door {
         http,
         https,
         workers,
         start: Box::new(move |bound| {
-            let gate = Arc::clone(&gate);
+            let (gate, runtimes) = (Arc::clone(&gate), runtimes.clone());
+            let (errands, crew) = (errands.clone(), crew.clone());
+            errands.opened(&bound);
             Server::start(&options, bound, move |worker| {
-                WorkerDoor::new(&gate, worker)
+                runtimes.watch("gateway", &tokio::runtime::Handle::current());
+                let door = WorkerDoor::new(&gate, worker);
+                crew.welcome(worker, &door);
+                door.serve_errands(&errands);
+                door
             })
         }),
         control,
@@ -366,15 +373,24 @@ fn door(
 }
 
 fn certificates(config: &Config) -> Result<Option<Arc<CertStore>>, StartError> {
-    let (Some(certificate), Some(key)) = (&config.tls.cert_file, &config.tls.key_file) else {
+    let tls = &config.tls;
+    let files = match (&tls.cert_file, &tls.key_file) {
+        (Some(certificate), Some(key)) => vec![CertFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            names: Vec::new(),
+        }],
+        _ => Vec::new(),
+    };
+    if files.is_empty() && tls.cert_dir.is_none() {
         return Ok(None);
+    }
+    let source = CertSource {
+        files,
+        folder: tls.cert_dir.clone(),
+        only_tls13: tls.min_version == TlsVersion::V1_3,
     };
-    let files = CertFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        names: Vec::new(),
-    };
-    CertStore::load(vec![files]).map(Some).map_err(|error| {
-        StartError::new(exit::USAGE, format!("tls.cert_file: {error}")).because(error)
-    })
+    CertStore::open(source)
+        .map(Some)
+        .map_err(|error| StartError::new(exit::USAGE, format!("[tls]: {error}")).because(error))
 }

@@ -122,6 +122,10 @@ impl Open for OpenDoor {
             .collect()
     }
 
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.server.control().leave())
+    }
+
     fn drain(self: Box<Self>, grace: Duration) -> BoxFuture<'static, Drained> {
         Box::pin(async move {
             let cut = self.server.stop(grace).await;

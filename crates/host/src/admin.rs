@@ -1,36 +1,46 @@
 //! The admin listener: `/metrics`, `/livez`, `/readyz`, `/startupz`, `/health` (HL-1, OB-1).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use portico_base::{Clock, Secret, secret::constant_time_eq};
+use portico_base::{Secret, secret::constant_time_eq};
 use portico_telemetry::metrics::{Format, Registry};
 use portico_web::Problem;
 use serde_json::json;
 
 use crate::health::Health;
 
-/// When the runtime showed its last sign of life, in Unix milliseconds.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Pulse(Arc<AtomicI64>);
+/// When the runtime showed its last sign of life, by a clock that nobody can set.
+#[derive(Debug, Clone)]
+pub(crate) struct Pulse {
+    base: Instant,
+    last_ms: Arc<AtomicU64>,
+}
 
 impl Pulse {
-    /// A sign of life.
-    pub(crate) fn beat(&self, clock: &dyn Clock) {
-        self.0.store(clock.unix_ms(), Ordering::Relaxed);
+    /// A pulse that beats now.
+    pub(crate) fn start() -> Self {
+        Self {
+            base: Instant::now(),
+            last_ms: Arc::default(),
+        }
     }
 
-    fn age(&self, clock: &dyn Clock) -> Duration {
-        let age = clock
-            .unix_ms()
-            .saturating_sub(self.0.load(Ordering::Relaxed));
-        Duration::from_millis(u64::try_from(age).unwrap_or(0))
+    /// A sign of life.
+    pub(crate) fn beat(&self) {
+        let now = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(now, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        self.base.elapsed().saturating_sub(last)
     }
 }
 
@@ -43,10 +53,11 @@ pub(crate) struct Admin {
     /// Asked for when the listener is not on loopback.
     pub(crate) token: Option<Arc<Secret<String>>>,
     pub(crate) pulse: Pulse,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) version: &'static str,
     pub(crate) replica: Arc<str>,
     pub(crate) roles: Arc<[String]>,
+    /// Services of the binary, and whether this process runs them (OP-1).
+    pub(crate) services: Arc<[(&'static str, bool)]>,
 }
 
 /// The routes of the admin listener.
@@ -91,7 +102,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 }
 
 async fn live(State(admin): State<Admin>) -> StatusCode {
-    if admin.pulse.age(&*admin.clock) < Duration::from_secs(10) {
+    if admin.pulse.age() < Duration::from_secs(10) {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -117,11 +128,17 @@ async fn health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         (true, true) => "ok",
         (true, false) => "degraded",
     };
+    let services: Vec<_> = admin
+        .services
+        .iter()
+        .map(|(name, process)| json!({ "name": name, "process": process }))
+        .collect();
     let body = json!({
         "status": word,
         "version": admin.version,
         "replica": admin.replica,
         "roles": admin.roles,
+        "services": services,
         "draining": admin.health.draining(),
         "checks": checks,
     });

@@ -6,15 +6,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use portico_config::Config;
 use portico_db::{Backend, Db, NewReplica, ReplicaState, Replicas};
+use portico_state::Limiter;
 use uuid::Uuid;
 
 use crate::admin::Pulse;
 use crate::build::Ground;
+use crate::degraded::Degraded;
 use crate::error::{StartError, exit};
 use crate::health::Health;
 use crate::service::NodeInfo;
 use crate::spawn::Spawner;
-use crate::telemetry::Telemetry;
 
 /// This process among the replicas (OP-3).
 #[derive(Clone)]
@@ -81,6 +82,7 @@ pub(crate) async fn join(
         health.clone(),
         spawner.stopping().clone(),
     );
+    let limiter = ground.state.limiter().clone();
     spawner.spawn("replica-heartbeat", async move {
         let mut ticks = tokio::time::interval(portico_db::HEARTBEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -97,7 +99,7 @@ pub(crate) async fn join(
             let numbers = serde_json::json!({});
             let beat = beating.replicas.heartbeat(beating.id, state, &numbers);
             match beat.await {
-                Ok(true) => {}
+                Ok(true) => share_limits(&beating.replicas, &limiter).await,
                 // The row was swept while we were away (a paused process): enter again.
                 Ok(false) => {
                     if let Err(error) = beating.replicas.register(&new).await {
@@ -111,6 +113,15 @@ pub(crate) async fn join(
         }
     });
     Ok(membership)
+}
+
+/// Tells the limiter among how many processes the limits are divided while nobody counts for all.
+async fn share_limits(replicas: &Replicas, limiter: &Limiter) {
+    let Ok(all) = replicas.list().await else {
+        return;
+    };
+    let ready = all.iter().filter(|r| r.state == ReplicaState::Ready);
+    limiter.set_replicas(u32::try_from(ready.count()).unwrap_or(u32::MAX));
 }
 
 /// Looks, before this process joins, whether the server has connections for all (SC-5); and in single
@@ -148,28 +159,25 @@ pub(crate) fn start(
     spawner: &Spawner,
     health: &Health,
     pulse: &Pulse,
-    config: &Arc<Config>,
-    telemetry: &Telemetry,
+    config: &Config,
+    degraded: &Degraded,
 ) {
-    look_after_health(ground, spawner, health, pulse);
+    look_after_health(spawner, health, pulse, degraded);
     wake_other_replicas(ground, spawner);
     if config.redis.url.is_none() && ground.db.backend() == Backend::Postgres {
         tracing::warn!("without Redis at most two replicas should run, and rate limits are local");
         let (db, stop) = (ground.db.clone(), spawner.stopping().clone());
         spawner.spawn("database-wakes", async move { db.relay_wakes(&stop).await });
     }
-    crate::disk::watch(ground, spawner, config, telemetry);
 }
 
-fn look_after_health(ground: &Ground, spawner: &Spawner, health: &Health, pulse: &Pulse) {
-    let (health, pulse, clock) = (health.clone(), pulse.clone(), Arc::clone(&ground.clock));
-    let beat = pulse.clone();
-    let beat_clock = Arc::clone(&clock);
+fn look_after_health(spawner: &Spawner, health: &Health, pulse: &Pulse, degraded: &Degraded) {
+    let (health, degraded, beat) = (health.clone(), degraded.clone(), pulse.clone());
     let stop = spawner.stopping().clone();
     spawner.spawn("runtime-pulse", async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         loop {
-            beat.beat(&*beat_clock);
+            beat.beat();
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
@@ -183,7 +191,10 @@ fn look_after_health(ground: &Ground, spawner: &Spawner, health: &Health, pulse:
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => health.look().await,
+                _ = ticks.tick() => {}
+            }
+            for (check, failing) in health.look().await {
+                degraded.set(check, failing);
             }
         }
     });

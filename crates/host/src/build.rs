@@ -12,6 +12,7 @@ use portico_contract::settings::{Declaration, Settings};
 use portico_db::{Db, DbError, DbOptions, Migrations, Pooler, Tls, TlsMode};
 use portico_jobs::JobSet;
 use portico_state::{Deps, RedisOptions, State};
+use tokio::sync::watch;
 
 use crate::audit_log::AuditLog;
 use crate::datadir::{DataDir, parse_key};
@@ -24,12 +25,16 @@ use crate::process::{Composition, Options};
 use crate::provided::Provided;
 use crate::service::{BuildCx, BuiltService, NodeInfo, Worker};
 use crate::settings_file::FileSettings;
+use crate::skew::ClockWatch;
 use crate::spawn::Spawner;
 use crate::surface::Surface;
 use crate::telemetry::Telemetry;
 
 /// How long a dependency that is not there is waited for at the start (SD-1).
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After so long without its database a process that needs it for every request is unready (HL-2).
+const WITHOUT_DATABASE: Duration = Duration::from_secs(10);
 
 /// What all services stand on.
 pub(crate) struct Ground {
@@ -41,6 +46,9 @@ pub(crate) struct Ground {
     pub(crate) operator: Arc<Secret<String>>,
     pub(crate) file_settings: Arc<FileSettings>,
     pub(crate) disk: Disk,
+    pub(crate) clocks: ClockWatch,
+    /// The configuration in force.
+    pub(crate) reloads: watch::Sender<Arc<Config>>,
 }
 
 impl Ground {
@@ -56,12 +64,15 @@ impl Ground {
         let operator = Arc::new(data_dir.operator_token(&*options.random)?);
         let keys = Arc::new(master_keys(config, &*options.random)?);
         let db = connect(config, &options.clock).await?;
+        warn_if_plain(&db, config).await;
         let sets: Vec<(&str, Migrations)> = composition
             .entries
             .iter()
             .map(|entry| (entry.service.name(), entry.service.migrations()))
             .collect();
-        db.migrate(&sets).await.map_err(migration_error)?;
+        db.migrate(&sets)
+            .await
+            .map_err(|error| migration_error(&error))?;
         check_key(&db, &keys).await?;
         let declarations: Vec<Declaration> = composition
             .entries
@@ -73,6 +84,8 @@ impl Ground {
             StartError::new(exit::USAGE, portico_config::Faults(faults).to_string())
         })?;
         let state = state(config, options, telemetry, spawner)?;
+        let clocks = ClockWatch::new(&options.clock, &db, &state, &telemetry.metrics);
+        clocks.look().await;
         Ok(Self {
             db,
             state,
@@ -82,6 +95,8 @@ impl Ground {
             operator,
             file_settings,
             disk: Disk::default(),
+            clocks,
+            reloads: watch::Sender::new(Arc::new(config.clone())),
         })
     }
 }
@@ -122,14 +137,31 @@ pub(crate) async fn all(
         .iter()
         .map(|e| e.service.name())
         .collect();
+    let running_here: Vec<&'static str> = composition
+        .entries
+        .iter()
+        .filter(|e| e.active)
+        .map(|e| e.service.name())
+        .collect();
     let mut built: Vec<BuiltService> = Vec::new();
+    let reloads = ground.reloads.subscribe();
+    let gateway = composition
+        .entries
+        .iter()
+        .any(|e| e.active && e.service.serves_without_database());
     let mut all = All {
-        checks: vec![database_check(&ground.db)],
+        checks: vec![
+            database_check(&ground.db, gateway),
+            ground.clocks.check(),
+            crate::disk::check(&ground.disk),
+        ],
         ..All::default()
     };
+    all.checks.extend(redis_check(&ground.state));
     for entry in &composition.entries {
         let mut cx = BuildCx {
             config,
+            reloads: &reloads,
             node,
             db: &ground.db,
             state: &ground.state,
@@ -148,6 +180,7 @@ pub(crate) async fn all(
             provided: &mut provided,
             credentials: &mut credentials,
             names: &names,
+            running: &running_here,
         };
         let running = entry.service.build(&mut cx).await?;
         let name = entry.service.name();
@@ -192,11 +225,11 @@ pub fn db_options(config: &Config) -> DbOptions {
         portico_config::Pooler::PgBouncer => Pooler::PgBouncer,
     };
     options.tls = Tls {
-        mode: match (section.tls.mode, &section.tls.ca_file) {
-            (portico_config::DatabaseTlsMode::Prefer, Some(_)) => None,
-            (portico_config::DatabaseTlsMode::Prefer, None) => Some(TlsMode::Prefer),
-            (portico_config::DatabaseTlsMode::Require, _) => Some(TlsMode::Require),
-            (portico_config::DatabaseTlsMode::VerifyFull, _) => Some(TlsMode::VerifyFull),
+        // The default must not weaken what a CA file implies or the URL asks for (`?sslmode=`).
+        mode: match section.tls.mode {
+            portico_config::DatabaseTlsMode::Prefer => None,
+            portico_config::DatabaseTlsMode::Require => Some(TlsMode::Require),
+            portico_config::DatabaseTlsMode::VerifyFull => Some(TlsMode::VerifyFull),
         },
         ca_file: section.tls.ca_file.clone(),
         cert_file: section.tls.cert_file.clone(),
@@ -207,18 +240,37 @@ pub fn db_options(config: &Config) -> DbOptions {
 
 /// A failed migration with its exit code.
 #[must_use]
-pub fn migration_error(error: DbError) -> StartError {
+pub fn migration_error(error: &DbError) -> StartError {
     let code = match error {
         DbError::SchemaTooNew { .. } => exit::SCHEMA,
         _ => exit::FAILED,
     };
-    StartError::new(code, format!("the database's schema: {error}")).because(error)
+    let what = if code == exit::SCHEMA {
+        format!("{error}; a newer Portico has used this database: start that version again")
+    } else {
+        format!("the database's schema: {error}")
+    };
+    StartError::new(code, what)
 }
 
 async fn connect(config: &Config, clock: &Arc<dyn Clock>) -> Result<Db, StartError> {
     let options = db_options(config);
     let attempt = || Db::connect(&options, Arc::clone(clock));
     patiently("the database", attempt).await
+}
+
+/// One warning for a way to the database that others could listen to (SC-13).
+async fn warn_if_plain(db: &Db, config: &Config) {
+    let host = config.database.url.host();
+    let outside = host.is_some_and(|host| !portico_config::is_loopback_host(&host));
+    if outside
+        && !config.tls.internal.mesh
+        && db.is_encrypted().await.is_ok_and(|on| on == Some(false))
+    {
+        tracing::warn!(
+            "the connection to the database is not encrypted; set `database.tls.ca_file`, or `database.tls.mode = \"require\"`"
+        );
+    }
 }
 
 fn state(
@@ -338,13 +390,33 @@ async fn check_key(db: &Db, keys: &MasterKeys) -> Result<(), StartError> {
     ))
 }
 
-fn database_check(db: &Db) -> Check {
+/// Nothing without Redis. To be without it costs time, never truth (SC-3), so it is never unready.
+fn redis_check(state: &State) -> Option<Check> {
+    state.status().redis?;
+    let state = state.clone();
+    Some(Check {
+        name: "redis",
+        unready_after: None,
+        run: Arc::new(move || {
+            let result = match state.status().redis {
+                Some(redis) if !redis.up || !redis.bus_up => {
+                    let why = redis.last_error;
+                    CheckResult::Degraded(why.unwrap_or_else(|| "not connected".to_owned()))
+                }
+                _ => CheckResult::Ok,
+            };
+            Box::pin(std::future::ready(result))
+        }),
+    })
+}
+
+/// The gateway goes on with what it knows, so that a lost database never makes its process unready: the
+/// built-in services answer 503 themselves. A process without it has nothing else to do (HL-2).
+fn database_check(db: &Db, gateway: bool) -> Check {
     let db = db.clone();
     Check {
         name: "database",
-        // The gateway goes on with what it knows (HL-2), so a lost database never makes it unready;
-        // the built-in services answer 503 themselves.
-        unready_after: None,
+        unready_after: (!gateway).then_some(WITHOUT_DATABASE),
         run: Arc::new(move || {
             let db = db.clone();
             Box::pin(async move {

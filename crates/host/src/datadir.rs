@@ -34,7 +34,7 @@ impl DataDir {
             StartError::new(
                 exit::FAILED,
                 format!(
-                    "cannot write to the data directory {}: {error}",
+                    "cannot write to the data directory {}: {error}; give this user the right, or use --data-dir DIR",
                     path.display()
                 ),
             )
@@ -52,7 +52,7 @@ impl DataDir {
             .mode(0o600)
             .open(path.join(LOCK))
             .map_err(no_write)?;
-        if let Err(error) = lock.try_lock() {
+        if lock.try_lock().is_err() {
             let mut holder = String::new();
             // Who holds it is only for the message; an unreadable file still is a held lock.
             let _ = lock.read_to_string(&mut holder);
@@ -64,9 +64,11 @@ impl DataDir {
             };
             return Err(StartError::new(
                 exit::LOCKED,
-                format!("the data directory {} is in use by {who}", path.display()),
-            )
-            .because(std::io::Error::from(error)));
+                format!(
+                    "the data directory {} is in use by {who}; stop that process, or use --data-dir DIR",
+                    path.display()
+                ),
+            ));
         }
         lock.set_len(0).map_err(no_write)?;
         lock.rewind().map_err(no_write)?;
@@ -175,6 +177,20 @@ pub fn read_operator_token(path: &Path) -> Result<Option<Secret<String>>, StartE
     }
 }
 
+/// The process that holds a data directory; nothing when none does.
+#[must_use]
+pub fn holder(path: &Path) -> Option<i32> {
+    let mut lock = File::open(path.join(LOCK)).ok()?;
+    // Whoever gets the lock finds nobody who holds it; it ends with this function.
+    if lock.try_lock_shared().is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    let number = text.strip_prefix("pid ")?.split(',').next()?;
+    number.parse().ok()
+}
+
 /// Writes a file that only its owner can read, whole or not at all.
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
@@ -233,6 +249,7 @@ mod tests {
         let first = DataDir::open(&path, &SystemClock).unwrap();
         let second = DataDir::open(&path, &SystemClock).unwrap_err();
         assert_eq!(second.code, exit::LOCKED);
+        assert_eq!(holder(&path), i32::try_from(std::process::id()).ok());
         assert!(
             second
                 .message
@@ -253,6 +270,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
         drop(first);
+        assert_eq!(holder(&path), None);
         assert!(DataDir::open(&path, &SystemClock).is_ok());
     }
 

@@ -1,15 +1,17 @@
 //! Disk space of the data directory: below the reserve, what fills the disk stops and says so (SC-11).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portico_config::Config;
+use portico_jobs::Periodic;
 
-use crate::build::Ground;
-use crate::spawn::Spawner;
-use crate::telemetry::Telemetry;
+use crate::degraded::Degraded;
+use crate::health::{Check, CheckResult};
+
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Share of a disk below which it counts as low, whatever the reserve is.
 const LOW_SHARE: f64 = 0.05;
@@ -26,44 +28,50 @@ impl Disk {
     }
 }
 
-/// Looks every ten seconds.
-pub(crate) fn watch(
-    ground: &Ground,
-    spawner: &Spawner,
-    config: &Arc<Config>,
-    telemetry: &Telemetry,
-) {
-    let disk = ground.disk.clone();
+/// The job that looks every ten seconds, in every process (`ops.disk`).
+pub(crate) fn job(disk: &Disk, config: &Config, news: &Degraded) -> Periodic {
+    let (disk, news) = (disk.clone(), news.clone());
     let folder = config.node.data_dir.clone();
     let reserve = config.limits.disk_reserve_mb * 1024 * 1024;
-    let degraded = telemetry.degraded.clone();
-    let stop = spawner.stopping().clone();
-    spawner.spawn("disk-watch", async move {
-        let mut ticks = tokio::time::interval(Duration::from_secs(10));
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let path: PathBuf = folder.clone();
-            let Ok(Some(space)) = tokio::task::spawn_blocking(move || space(&path)).await else {
-                continue;
-            };
+    Periodic::new("ops.disk", EVERY, move |_| {
+        let (disk, news, path) = (disk.clone(), news.clone(), folder.clone());
+        async move {
+            let looked = tokio::task::spawn_blocking(move || space(&path)).await?;
+            let Some(space) = looked else { return Ok(()) };
             let low = space.is_low(reserve);
-            degraded.with(&["disk_low"]).set(f64::from(u8::from(low)));
-            if low != disk.0.swap(low, Ordering::Relaxed) {
-                let free_mb = space.free / (1024 * 1024);
-                if low {
-                    tracing::error!(
-                        free_mb,
-                        "the disk of the data directory is low; what fills it is refused"
-                    );
-                } else {
-                    tracing::info!(free_mb, "the disk of the data directory has room again");
-                }
+            if low == disk.0.swap(low, Ordering::Relaxed) {
+                return Ok(());
             }
+            let free_mb = space.free / (1024 * 1024);
+            if low {
+                tracing::error!(
+                    free_mb,
+                    "the disk of the data directory is low; what fills it is refused"
+                );
+                news.tell("system.disk_low", serde_json::json!({ "free_mb": free_mb }));
+            } else {
+                tracing::info!(free_mb, "the disk of the data directory has room again");
+            }
+            Ok(())
         }
-    });
+    })
+}
+
+/// What was found last, for `/health`.
+pub(crate) fn check(disk: &Disk) -> Check {
+    let disk = disk.clone();
+    Check {
+        name: "disk",
+        unready_after: None,
+        run: Arc::new(move || {
+            let result = if disk.is_low() {
+                CheckResult::Degraded("the disk of the data directory is low".to_owned())
+            } else {
+                CheckResult::Ok
+            };
+            Box::pin(std::future::ready(result))
+        }),
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

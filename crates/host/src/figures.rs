@@ -19,7 +19,13 @@ static ERRORS: CounterFamily = CounterFamily::new(
 );
 static BUSY: CounterFamily = CounterFamily::new(
     "portico_db_busy_total",
-    "Times that SQLite was busy with another writer.",
+    "Statements and commits refused because of another transaction.",
+    &[],
+    1,
+);
+static RETRIES: CounterFamily = CounterFamily::new(
+    "portico_db_retries_total",
+    "Transactions that were run again because they collided with another one.",
     &[],
     1,
 );
@@ -62,11 +68,16 @@ static LEASE: GaugeFamily = GaugeFamily::new(
 
 /// Declares what [`export`] exports and what the host exports itself, for the documentation.
 pub fn declare_metrics(registry: &Registry) {
+    portico_telemetry::declare_metrics(registry);
+    portico_state::declare_metrics(registry);
     registry.declare(&crate::telemetry::families());
+    registry.declare(&crate::degraded::FAMILIES);
+    registry.declare(&crate::skew::FAMILIES);
     registry.declare(&[
         POOL.family(),
         ERRORS.family(),
         BUSY.family(),
+        RETRIES.family(),
         WAL.family(),
         ACQUIRE.family(),
         QUERY.family(),
@@ -99,6 +110,7 @@ pub(crate) fn export(registry: &Registry, db: &Db, jobs: &Runner) {
             samples.counter(&ERRORS, &[kind], count as f64);
         }
         samples.counter(&BUSY, &[], db.metrics().busy_total() as f64);
+        samples.counter(&RETRIES, &[], db.metrics().retries_total() as f64);
         if let Some(bytes) = db.wal_bytes() {
             samples.gauge(&WAL, &[], bytes as f64);
         }

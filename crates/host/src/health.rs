@@ -133,8 +133,10 @@ impl Health {
         self.0.reports.read().clone()
     }
 
-    /// Runs every check once, each for at most a second.
-    pub async fn look(&self) {
+    /// Runs every check once, each for at most a second. Gives the checks that were well before and are
+    /// not any more (true), or the other way round (false).
+    pub async fn look(&self) -> Vec<(&'static str, bool)> {
+        let mut changed = Vec::new();
         for (index, check) in self.0.checks.iter().enumerate() {
             let begin = std::time::Instant::now();
             let result = tokio::time::timeout(Duration::from_secs(1), (check.run)())
@@ -155,12 +157,16 @@ impl Health {
                     to = status,
                     "health changed"
                 );
+                if (report.status == "ok") != (status == "ok") {
+                    changed.push((check.name, status != "ok"));
+                }
                 report.since = now;
             }
             report.status = status;
             report.detail = detail;
             report.ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         }
+        changed
     }
 }
 
@@ -195,12 +201,13 @@ mod tests {
         health.set_started();
         assert!(health.ready());
         broken.store(true, Ordering::SeqCst);
-        health.look().await;
+        assert_eq!(health.look().await, [("database", true)]);
+        assert!(health.look().await.is_empty(), "told once");
         assert!(health.ready());
         clock.advance(chrono::Duration::seconds(11));
         assert!(!health.ready());
         broken.store(false, Ordering::SeqCst);
-        health.look().await;
+        assert_eq!(health.look().await, [("database", false)]);
         assert!(health.ready());
         health.set_draining();
         assert!(!health.ready());

@@ -8,13 +8,18 @@ use portico_base::{Clock, Random};
 use portico_config::{Config, Loaded};
 use portico_contract::audit::Audit;
 use portico_db::Db;
+use portico_jobs::JobSet;
+use portico_telemetry::Runtimes;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Pulse};
 use crate::background;
 use crate::build::{self, Ground};
 use crate::datadir::DataDir;
+use crate::degraded::Degraded;
 use crate::error::{StartError, exit};
 use crate::health::Health;
 use crate::own::OwnAddresses;
@@ -59,6 +64,8 @@ pub struct Options {
     pub own_logs: bool,
     /// Where changes are recorded; absent: the log stream `audit`.
     pub audit: Option<Audit>,
+    /// The runtimes to tell of; whoever builds one before the start counts its threads by it.
+    pub runtimes: Runtimes,
 }
 
 /// The real addresses of a process that accepts connections.
@@ -99,8 +106,12 @@ pub struct Process {
     settings: Arc<FileSettings>,
     ready: Ready,
     loaded: Arc<Loaded>,
-    metrics_token_needed: bool,
     services: Vec<BuiltService>,
+    node: NodeInfo,
+    /// Tells services of a reloaded configuration.
+    reloads: watch::Sender<Arc<Config>>,
+    /// Ends the hand-over of spans to the present collector.
+    exporting: CancellationToken,
 }
 
 /// How a stop ended.
@@ -148,7 +159,7 @@ impl Process {
             .into_iter()
             .map(|surface| bound.bind(surface))
             .collect::<Result<Vec<_>, _>>()?;
-        let admin = match base.admin(&options, &composition, &health) {
+        let admin = match base.admin(&composition, &health) {
             Some(surface) => Some(bound.bind(Box::new(surface))?),
             None => None,
         };
@@ -166,7 +177,6 @@ impl Process {
         Ok(Self {
             data_dir: base.data_dir,
             db: base.ground.db.clone(),
-            metrics_token_needed: !base.config.listen.admin.is_private(),
             config: base.config,
             health,
             spawner: base.spawner,
@@ -178,6 +188,9 @@ impl Process {
             services,
             ready,
             loaded: options.loaded,
+            node: base.node,
+            reloads: base.ground.reloads,
+            exporting: base.exporting,
         })
     }
 
@@ -205,16 +218,34 @@ impl Process {
         self.data_dir.path().join(crate::datadir::OPERATOR_TOKEN)
     }
 
-    /// Takes over a new configuration as far as it can change at run time (CF-5).
+    /// Takes over a new configuration as far as it can change at run time (CF-5), and counts how it went;
+    /// `loaded` may be the faults that kept it from being read.
     ///
     /// # Errors
-    /// Every fault in the settings; then nothing was taken over.
-    pub fn reload(&mut self, loaded: Arc<Loaded>) -> Result<Vec<String>, String> {
+    /// Every fault; then nothing was taken over.
+    pub fn reload(&mut self, loaded: Result<Arc<Loaded>, String>) -> Result<Vec<String>, String> {
+        let done = loaded.and_then(|loaded| self.take_over(loaded));
+        self.telemetry.reloaded(done.is_ok());
+        done
+    }
+
+    fn take_over(&mut self, loaded: Arc<Loaded>) -> Result<Vec<String>, String> {
         let changes = portico_config::diff(&self.loaded, &loaded);
+        let (old, new) = (&self.loaded.config, &loaded.config);
+        let exporters = self.telemetry.other_exporters(old, new, &self.node)?;
         self.settings
             .replace(&loaded.config)
             .map_err(|faults| portico_config::Faults(faults).to_string())?;
         self.telemetry.reload(&loaded.config);
+        if let Some(exporters) = exporters {
+            let former =
+                std::mem::replace(&mut self.exporting, self.spawner.stopping().child_token());
+            let driver = self.telemetry.tracer.replace(exporters);
+            self.spawner
+                .spawn("traces", driver.run(self.exporting.clone()));
+            former.cancel();
+        }
+        self.reloads.send_replace(Arc::new(loaded.config.clone()));
         let restart: Vec<String> = changes
             .restart
             .into_iter()
@@ -235,6 +266,9 @@ impl Process {
         self.data_dir.remove_ready();
         self.replica.draining().await;
         let work = async {
+            for surface in &self.surfaces {
+                surface.leave().await;
+            }
             tokio::time::sleep(delay).await;
             let mut cut = Vec::new();
             let drains: Vec<_> = std::mem::take(&mut self.surfaces)
@@ -267,12 +301,6 @@ impl Process {
         self.telemetry.close();
         Stopped { cut }
     }
-
-    /// True when `/metrics` asks for a token.
-    #[must_use]
-    pub const fn metrics_token_needed(&self) -> bool {
-        self.metrics_token_needed
-    }
 }
 
 /// What stands before any service is built.
@@ -283,6 +311,7 @@ struct Foundation {
     telemetry: Telemetry,
     spawner: Spawner,
     ground: Ground,
+    exporting: CancellationToken,
     own: OwnAddresses,
     health: Arc<OnceLock<Health>>,
     pulse: Pulse,
@@ -300,10 +329,12 @@ impl Foundation {
             &node.name,
             &options.clock,
             &options.random,
+            &options.runtimes,
             options.own_logs,
         )?;
         let spawner = Spawner::new(tokio::runtime::Handle::current());
-        spawner.spawn("traces", driver.run(spawner.stopping().clone()));
+        let exporting = spawner.stopping().child_token();
+        spawner.spawn("traces", driver.run(exporting.clone()));
         let ground = Ground::lay(
             options,
             &config,
@@ -313,8 +344,7 @@ impl Foundation {
             &spawner,
         )
         .await?;
-        let pulse = Pulse::default();
-        pulse.beat(&*options.clock);
+        telemetry.runtimes.watch("shared", spawner.runtime());
         let roles = config.node.roles.iter().map(ToString::to_string).collect();
         Ok(Self {
             config,
@@ -323,9 +353,10 @@ impl Foundation {
             telemetry,
             spawner,
             ground,
+            exporting,
             own: OwnAddresses::default(),
             health: Arc::default(),
-            pulse,
+            pulse: Pulse::start(),
             roles,
         })
     }
@@ -340,14 +371,24 @@ impl Foundation {
     ) -> Result<background::Membership, StartError> {
         let (ground, spawner) = (&self.ground, &self.spawner);
         let membership = background::join(ground, &self.node, &self.roles, health, spawner).await?;
+        let degraded = Degraded::new(
+            &self.telemetry.metrics,
+            &ground.db,
+            spawner,
+            &self.node.name,
+        );
         background::start(
             ground,
             spawner,
             health,
             &self.pulse,
             &self.config,
-            &self.telemetry,
+            &degraded,
         );
+        let own = JobSet::new()
+            .with(ground.clocks.job())
+            .with(crate::disk::job(&ground.disk, &self.config, &degraded));
+        built.jobs.extend(own);
         built.jobs.extend(portico_jobs::ops_jobs(&ground.db));
         let jobs = portico_jobs::Runner::new(
             ground.db.clone(),
@@ -356,7 +397,8 @@ impl Foundation {
             &self.node.name,
             built.jobs,
         )
-        .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?;
+        .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?
+        .with_tracer(self.telemetry.tracer.clone());
         jobs.start(spawner.tasks(), spawner.stopping());
         crate::figures::export(&self.telemetry.metrics, &ground.db, &jobs);
         for Worker { name, run } in workers {
@@ -366,12 +408,7 @@ impl Foundation {
     }
 
     /// The admin listener, unless it is off.
-    fn admin(
-        &self,
-        options: &Options,
-        composition: &Composition,
-        health: &Health,
-    ) -> Option<HttpSurface> {
+    fn admin(&self, composition: &Composition, health: &Health) -> Option<HttpSurface> {
         let address = self.config.listen.admin.addr()?;
         let section = &self.config.telemetry.metrics;
         let reachable = !self.config.listen.admin.is_private();
@@ -381,10 +418,14 @@ impl Foundation {
             metrics_enabled: section.enabled,
             token: section.token.clone().filter(|_| reachable).map(Arc::new),
             pulse: self.pulse.clone(),
-            clock: Arc::clone(&options.clock),
             version: composition.version,
             replica: Arc::clone(&self.node.name),
             roles: Arc::clone(&self.roles),
+            services: composition
+                .entries
+                .iter()
+                .map(|entry| (entry.service.name(), entry.active))
+                .collect(),
         });
         let limits = portico_web::serve::Limits {
             connections: 1024,
@@ -432,13 +473,34 @@ impl Bound {
                 Err(error) => {
                     return Err(StartError::new(
                         exit::FAILED,
-                        format!("listen.{name}: cannot listen on {wanted}: {error}"),
-                    )
-                    .because(error));
+                        cannot_listen(name, wanted, &error),
+                    ));
                 }
             }
         }
     }
+}
+
+/// Why a listener cannot be opened, and what to do (FM-7).
+fn cannot_listen(name: &str, wanted: SocketAddr, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let flag = match name {
+        "http" => "--listen ADDR",
+        "consul" => "--consul-listen ADDR",
+        "admin" => "--admin-listen ADDR",
+        _ => "another address in the `listen` section",
+    };
+    let why = match error.kind() {
+        AddrInUse => format!("another program has the port; stop it, or use {flag}"),
+        AddrNotAvailable => format!("this machine has no such address; use {flag}"),
+        PermissionDenied => {
+            format!(
+                "ports below 1024 need rights (CAP_NET_BIND_SERVICE); grant them, or use {flag}"
+            )
+        }
+        _ => format!("{error}; use {flag}"),
+    };
+    format!("listen.{name}: cannot listen on {wanted}: {why}")
 }
 
 /// The address as somebody on this machine can use it.

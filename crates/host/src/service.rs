@@ -15,6 +15,7 @@ use portico_db::{Db, Migrations};
 use portico_jobs::JobSet;
 use portico_state::State;
 use portico_web::Built;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::Disk;
@@ -37,6 +38,12 @@ pub trait Service: Send + Sync + 'static {
     /// Its settings.
     fn settings(&self) -> &'static [Declaration] {
         &[]
+    }
+
+    /// True when its requests can be answered while the database is away: then a process that runs it
+    /// stays ready (HL-2).
+    fn serves_without_database(&self) -> bool {
+        false
     }
 
     /// Builds it. May read the database (its snapshots must be loaded when it is ready) but serves nothing yet.
@@ -117,6 +124,8 @@ pub struct NodeInfo {
 pub struct BuildCx<'a> {
     /// The configuration as loaded.
     pub config: &'a Arc<Config>,
+    /// The configuration after each reload, for what can change at run time (CF-5).
+    pub reloads: &'a watch::Receiver<Arc<Config>>,
     /// This process.
     pub node: &'a NodeInfo,
     /// The database.
@@ -149,10 +158,12 @@ pub struct BuildCx<'a> {
     pub built: &'a [BuiltService],
     /// Contracts provided by services built before this one.
     pub provided: &'a mut Provided,
-    /// Sources of credentials; complete for the service that is built last.
+    /// Sources of credentials, shared by all clones: what a later service adds is known to everybody.
     pub credentials: &'a mut Credentials,
     /// Names of all services of this binary, built or not yet.
     pub names: &'a [&'static str],
+    /// Names of those whose role this process has.
+    pub running: &'a [&'static str],
 }
 
 impl BuildCx<'_> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
-use portico_web::serve::{Limits, serve};
+use portico_web::lean::serve;
+use portico_web::serve::Limits;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,13 @@ pub trait Open: Send {
     /// Further listeners of the same surface: name, scheme, real address.
     fn others(&self) -> Vec<(&'static str, &'static str, SocketAddr)> {
         Vec::new()
+    }
+
+    /// Asks clients to go elsewhere with their next request, while everything is still served: an
+    /// answer says that it is the last on its connection. Comes as soon as the process is unready,
+    /// some time before [`Open::drain`], so that nobody sends on a connection that is being closed.
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     /// Stops accepting, lets requests finish, at most for `grace`, then cuts the rest.

@@ -5,28 +5,22 @@ use std::time::Duration;
 
 use portico_base::{Clock, Random, Secret};
 use portico_config::{Config, LogFormat, LogTarget, OtlpProtocol};
-use portico_telemetry::Sink;
 use portico_telemetry::access::{AccessLog, AccessOptions};
 use portico_telemetry::logs::{LogError, LogOptions, Logs};
 use portico_telemetry::metrics::{
-    BuildInfo, CounterFamily, Family, GaugeFamily, GaugeVec, Registry, SERIES_BUDGET, collect_host,
+    BuildInfo, CounterFamily, Family, GaugeFamily, Registry, SERIES_BUDGET, collect_host,
     collect_process,
 };
 use portico_telemetry::rolling::RollingOptions;
 use portico_telemetry::trace::{
-    OtlpExporter, OtlpOptions, SpanExporter, TraceDriver, TraceOptions, Tracer,
+    OtlpConfigError, OtlpExporter, OtlpOptions, SpanExporter, TraceDriver, TraceOptions, Tracer,
 };
+use portico_telemetry::{Runtimes, Sink};
 
 use crate::error::{StartError, exit};
 use crate::process::Composition;
+use crate::service::NodeInfo;
 
-/// Why a part of the process does less than it should; 1 while it does.
-static DEGRADED: GaugeFamily = GaugeFamily::new(
-    "portico_degraded",
-    "1 while a part of the process does less than it should, by reason.",
-    &["reason"],
-    16,
-);
 static ROLE: GaugeFamily = GaugeFamily::new(
     "portico_process_role",
     "1 for each role of this process.",
@@ -41,8 +35,8 @@ static RELOADS: CounterFamily = CounterFamily::new(
 );
 
 /// The families that the host itself exports.
-pub(crate) fn families() -> [&'static Family; 3] {
-    [DEGRADED.family(), ROLE.family(), RELOADS.family()]
+pub(crate) fn families() -> [&'static Family; 2] {
+    [ROLE.family(), RELOADS.family()]
 }
 
 /// Logs, metrics, traces and the access log. Cheap to clone.
@@ -54,8 +48,8 @@ pub struct Telemetry {
     pub access: AccessLog,
     /// Where finished spans go.
     pub tracer: Tracer,
-    /// What the process does less than it should (`portico_degraded`).
-    pub degraded: GaugeVec,
+    /// The runtimes that `portico_runtime_*` tells of.
+    pub runtimes: Runtimes,
     logs: Option<Logs>,
 }
 
@@ -67,6 +61,7 @@ impl Telemetry {
         replica: &str,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
+        runtimes: &Runtimes,
         own_logs: bool,
     ) -> Result<(Self, TraceDriver), StartError> {
         let metrics = Registry::new(SERIES_BUDGET);
@@ -101,18 +96,48 @@ impl Telemetry {
         };
         let access = AccessLog::start(options, sink, clock, &metrics)
             .map_err(|error| failed("the access log cannot be opened", error))?;
-        let (tracer, driver) = tracer(config, composition, replica, random, &metrics)?;
-        let degraded = metrics.gauge(&DEGRADED);
+        let exporters = exporters(config, replica, composition.version).map_err(|error| {
+            let text = format!("telemetry.traces.otlp_endpoint: {error}");
+            StartError::new(exit::USAGE, text)
+        })?;
+        let options = TraceOptions {
+            ratio: config.telemetry.traces.ratio,
+            ..TraceOptions::default()
+        };
+        let (tracer, driver) = Tracer::new(&options, exporters, &metrics, Arc::clone(random));
+        runtimes.export(&metrics);
         Ok((
             Self {
                 metrics,
                 access,
                 tracer,
-                degraded,
+                runtimes: runtimes.clone(),
                 logs,
             },
             driver,
         ))
+    }
+
+    /// The exporters of another configuration; nothing when spans go where they went before.
+    pub(crate) fn other_exporters(
+        &self,
+        old: &Config,
+        new: &Config,
+        node: &NodeInfo,
+    ) -> Result<Option<Vec<Arc<dyn SpanExporter>>>, String> {
+        let (old, now) = (&old.telemetry.traces, &new.telemetry.traces);
+        let target = |t: &portico_config::Traces| {
+            let endpoint = t.otlp_endpoint.as_ref().map(|e| e.url().to_string());
+            let headers = t.headers.as_ref().map(|h| h.expose().clone());
+            (endpoint, t.protocol, headers)
+        };
+        if target(old) == target(now) {
+            return Ok(None);
+        }
+        let exporters = exporters(new, &node.name, node.version);
+        exporters
+            .map(Some)
+            .map_err(|error| format!("telemetry.traces.otlp_endpoint: {error}"))
     }
 
     /// Takes over what can change at run time: log levels and the sampling ratio.
@@ -125,6 +150,12 @@ impl Telemetry {
         self.tracer
             .sampler()
             .set_ratio(config.telemetry.traces.ratio);
+    }
+
+    /// Counts a reload of the configuration.
+    pub(crate) fn reloaded(&self, done: bool) {
+        let result = if done { "done" } else { "failed" };
+        self.metrics.counter(&RELOADS).with(&[result]).inc();
     }
 
     /// Writes what is buffered, each stream for at most a second.
@@ -176,52 +207,35 @@ fn sink(config: &Config, file: &str) -> Sink {
     }
 }
 
-fn tracer(
+/// Where the configuration sends finished spans.
+fn exporters(
     config: &Config,
-    composition: &Composition,
     replica: &str,
-    random: &Arc<dyn Random>,
-    metrics: &Registry,
-) -> Result<(Tracer, TraceDriver), StartError> {
+    version: &str,
+) -> Result<Vec<Arc<dyn SpanExporter>>, OtlpConfigError> {
     let section = &config.telemetry.traces;
-    let mut exporters: Vec<Arc<dyn SpanExporter>> = Vec::new();
-    if let Some(endpoint) = &section.otlp_endpoint {
-        let headers = section.headers.as_ref().map_or_else(Vec::new, |text| {
-            portico_config::parse_headers(text.expose())
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| (name, Secret::from(value)))
-                .collect()
-        });
-        let exporter = OtlpExporter::new(OtlpOptions {
-            endpoint: endpoint.url().to_string(),
-            protocol: match section.protocol {
-                OtlpProtocol::Grpc => portico_telemetry::trace::OtlpProtocol::Grpc,
-                OtlpProtocol::Http => portico_telemetry::trace::OtlpProtocol::Http,
-            },
-            headers,
-            replica: replica.to_owned(),
-            version: composition.version.to_owned(),
-            ..OtlpOptions::default()
-        })
-        .map_err(|error| {
-            StartError::new(
-                exit::USAGE,
-                format!("telemetry.traces.otlp_endpoint: {error}"),
-            )
-        })?;
-        exporters.push(Arc::new(exporter));
-    }
-    let options = TraceOptions {
-        ratio: section.ratio,
-        ..TraceOptions::default()
+    let Some(endpoint) = &section.otlp_endpoint else {
+        return Ok(Vec::new());
     };
-    Ok(Tracer::new(
-        &options,
-        exporters,
-        metrics,
-        Arc::clone(random),
-    ))
+    let headers = section.headers.as_ref().map_or_else(Vec::new, |text| {
+        portico_config::parse_headers(text.expose())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (name, Secret::from(value)))
+            .collect()
+    });
+    let exporter = OtlpExporter::new(OtlpOptions {
+        endpoint: endpoint.url().to_string(),
+        protocol: match section.protocol {
+            OtlpProtocol::Grpc => portico_telemetry::trace::OtlpProtocol::Grpc,
+            OtlpProtocol::Http => portico_telemetry::trace::OtlpProtocol::Http,
+        },
+        headers,
+        replica: replica.to_owned(),
+        version: version.to_owned(),
+        ..OtlpOptions::default()
+    })?;
+    Ok(vec![Arc::new(exporter)])
 }
 
 fn failed(message: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use portico_base::{Caller, Clock, Context, Principal, Random, Timestamp};
 use portico_db::{Db, DbError, Held, Lease, LeaseTiming};
+use portico_telemetry::logs::LogContext;
+use portico_telemetry::trace::{self, OpenSpan, SpanKind, Tracer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +40,7 @@ struct Inner {
     runs: AtomicU64,
     held: parking_lot::Mutex<BTreeSet<String>>,
     observer: OnceLock<Box<Observer>>,
+    tracer: Tracer,
 }
 
 type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
@@ -86,7 +89,17 @@ impl Runner {
             runs: AtomicU64::new(0),
             held: parking_lot::Mutex::default(),
             observer: OnceLock::new(),
+            tracer: Tracer::disabled(),
         })))
+    }
+
+    /// The same runner with spans of its runs (OB-11); to be called before it is started.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.tracer = tracer;
+        }
+        self
     }
 
     /// The same runner with other times for its leases; to be called before it is started.
@@ -246,6 +259,7 @@ impl Inner {
         };
         let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let request_id = format!("{}-{number}", job.periodic.name);
+        let mut span = self.span(job, &request_id);
         let cx = JobCx {
             context: Context {
                 caller: Caller::internal(Principal::system(), &request_id),
@@ -259,6 +273,7 @@ impl Inner {
         let run = Arc::clone(&job.periodic.run);
         let work = AssertUnwindSafe(async move { run(cx).await }).catch_unwind();
         let limit = job.periodic.limit;
+        let work = span.around(work);
         end.outcome = match tokio::time::timeout(limit, work).await {
             Ok(Ok(Ok(()))) => Outcome::Done,
             Ok(Ok(Err(_))) if cancel.is_cancelled() => Outcome::Cancelled,
@@ -267,9 +282,26 @@ impl Inner {
             Err(_) => Outcome::Failed(format!("not done within {} s", limit.as_secs())),
         };
         if let Outcome::Failed(err) = &end.outcome {
+            span.fail(err.clone());
             tracing::error!(job = job.periodic.name, request_id, err, "job failed");
         }
         Some(end.outcome.clone())
+    }
+}
+
+impl Inner {
+    /// A run begins a trace of its own: nobody asked for it.
+    fn span(&self, job: &Job, request_id: &str) -> OpenSpan {
+        let name = job.periodic.name;
+        let context = LogContext {
+            request_id: Some(Arc::from(request_id)),
+            service: name.split('.').next().map(Arc::from),
+            ..LogContext::default()
+        };
+        let mut span = trace::root(&self.tracer, "jobs", name, SpanKind::Internal, context);
+        span.set("portico.job", name);
+        span.set("portico.request_id", request_id.to_owned());
+        span
     }
 }
 
@@ -297,7 +329,7 @@ impl Drop for End<'_> {
         if let Some(observer) = self.inner.observer.get() {
             observer(periodic.name, took);
         }
-        self.job.state.end(outcome, took, next);
+        self.job.state.end(outcome, next);
     }
 }
 

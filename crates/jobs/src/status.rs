@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_base::Timestamp;
-use portico_db::metrics::{Histogram, HistogramSnapshot};
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +38,6 @@ pub struct JobStatus {
     pub last_run: Option<Timestamp>,
     /// How it ended.
     pub last_outcome: Option<Outcome>,
-    /// Run times.
-    pub run_seconds: HistogramSnapshot,
 }
 
 /// The schedule and the figures of one job.
@@ -49,7 +46,6 @@ pub(crate) struct State {
     done: AtomicU64,
     failed: AtomicU64,
     cancelled: AtomicU64,
-    run_seconds: Histogram,
 }
 
 struct Turn {
@@ -71,7 +67,6 @@ impl State {
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            run_seconds: Histogram::default(),
         }
     }
 
@@ -98,14 +93,13 @@ impl State {
     }
 
     /// Notes the end of a run and when the next one is due.
-    pub(crate) fn end(&self, outcome: Outcome, took: Duration, next_due: Timestamp) {
+    pub(crate) fn end(&self, outcome: Outcome, next_due: Timestamp) {
         let count = match outcome {
             Outcome::Done => &self.done,
             Outcome::Failed(_) => &self.failed,
             Outcome::Cancelled => &self.cancelled,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        self.run_seconds.record(took);
         let mut turn = self.turn.lock();
         turn.running = false;
         turn.next_due = next_due;
@@ -124,7 +118,6 @@ impl State {
             next_due: turn.next_due,
             last_run: turn.last_run,
             last_outcome: turn.last_outcome.clone(),
-            run_seconds: self.run_seconds.snapshot(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sysinfo::{Networks, System};
 
-use crate::family::{CounterFamily, GaugeFamily};
+use crate::family::{CounterFamily, Family, GaugeFamily};
 use crate::registry::{Registry, Samples};
 
 static CPU: GaugeFamily = GaugeFamily::new(
@@ -40,19 +40,22 @@ static NETWORK: CounterFamily = CounterFamily::new(
     2,
 );
 
+/// What [`collect_host`] exports.
+pub(crate) static FAMILIES: [&Family; 5] = [
+    CPU.family(),
+    LOAD.family(),
+    MEMORY.family(),
+    DISK.family(),
+    NETWORK.family(),
+];
+
 /// Between two readings of the processor time lies at least this, however often one scrapes.
 const CPU_WINDOW: Duration = Duration::from_secs(1);
 
 /// Adds the figures of the machine to every scrape. `volumes` are pairs of a name for people (`data`)
 /// and a path on the volume.
 pub fn collect_host(registry: &Registry, volumes: Vec<(String, PathBuf)>) {
-    registry.declare(&[
-        CPU.family(),
-        LOAD.family(),
-        MEMORY.family(),
-        DISK.family(),
-        NETWORK.family(),
-    ]);
+    registry.declare(&FAMILIES);
     let host = Mutex::new(Host::new());
     registry.collect_with(move |samples| host.lock().collect(samples, &volumes));
 }

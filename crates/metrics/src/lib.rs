@@ -18,3 +18,9 @@ pub use host::collect_host;
 pub use process::{BuildInfo, collect_process};
 pub use registry::{CounterVec, GaugeVec, HistogramVec, OTHER, Registry, SERIES_BUDGET, Samples};
 pub use render::{Format, documentation};
+
+/// Declares what the collectors of this crate export, for the documentation.
+pub fn declare(registry: &Registry) {
+    registry.declare(&process::FAMILIES);
+    registry.declare(&host::FAMILIES);
+}

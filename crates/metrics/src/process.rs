@@ -1,6 +1,6 @@
 //! Standard `process_*` metrics and `portico_build_info`.
 
-use crate::family::{CounterFamily, GaugeFamily};
+use crate::family::{CounterFamily, Family, GaugeFamily};
 use crate::registry::{Registry, Samples};
 
 /// Which program this is.
@@ -63,18 +63,21 @@ static THREADS: GaugeFamily = GaugeFamily::new(
     1,
 );
 
+/// What [`collect_process`] exports.
+pub(crate) static FAMILIES: [&Family; 8] = [
+    BUILD_INFO.family(),
+    CPU.family(),
+    RESIDENT.family(),
+    VIRTUAL.family(),
+    START.family(),
+    OPEN_FDS.family(),
+    MAX_FDS.family(),
+    THREADS.family(),
+];
+
 /// Adds `portico_build_info` and the standard metrics of this process to every scrape.
 pub fn collect_process(registry: &Registry, build: BuildInfo) {
-    registry.declare(&[
-        BUILD_INFO.family(),
-        CPU.family(),
-        RESIDENT.family(),
-        VIRTUAL.family(),
-        START.family(),
-        OPEN_FDS.family(),
-        MAX_FDS.family(),
-        THREADS.family(),
-    ]);
+    registry.declare(&FAMILIES);
     let start = start_time();
     registry.collect_with(move |samples| {
         let labels = [build.version, build.commit, build.rustc];

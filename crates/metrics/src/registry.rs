@@ -198,6 +198,9 @@ impl Registry {
         for collect in collectors {
             collect(&mut samples);
         }
+        for family in std::mem::take(&mut samples.overflowed) {
+            self.overflowed(family);
+        }
         samples
     }
 
@@ -294,6 +297,11 @@ macro_rules! labelled {
                 self.0.series_of(&self.1, values, || ($make)(family))
             }
 
+            /// Counts that some label values were given as `other`, for whoever keeps to the bound itself.
+            pub fn overflowed(&self) {
+                self.0.overflowed(self.1.family);
+            }
+
             /// Forgets the series whose label values `gone` says yes to (a removed service); `other` stays.
             pub fn remove(&self, gone: impl FnMut(&[Box<str>]) -> bool) {
                 self.0.remove(&self.1, gone);
@@ -345,6 +353,8 @@ fn new_histogram(family: &'static Family) -> Histogram {
 #[derive(Debug, Default)]
 pub struct Samples {
     pub(crate) by_family: BTreeMap<&'static str, Collected>,
+    /// Families that had more than their bound.
+    overflowed: Vec<&'static Family>,
 }
 
 #[derive(Debug)]
@@ -356,25 +366,29 @@ pub(crate) struct Collected {
 impl Samples {
     /// Adds a gauge's value; a second value for the same labels replaces the first.
     pub fn gauge(&mut self, family: &'static GaugeFamily, values: &[&str], value: f64) {
-        *self.slot(family.family(), values) = value;
+        *self.slot(family.family(), values).0 = value;
     }
 
     /// Adds a counter's total, kept elsewhere.
     pub fn counter(&mut self, family: &'static CounterFamily, values: &[&str], total: f64) {
-        *self.slot(family.family(), values) = total;
+        let (slot, shared) = self.slot(family.family(), values);
+        *slot = if shared { *slot + total } else { total };
     }
 
-    fn slot(&mut self, family: &'static Family, values: &[&str]) -> &mut f64 {
+    /// The place of a value, and whether it stands for all that is beyond the family's bound.
+    fn slot(&mut self, family: &'static Family, values: &[&str]) -> (&mut f64, bool) {
         let collected = self.by_family.entry(family.name).or_insert(Collected {
             family,
             series: BTreeMap::new(),
         });
         let mut key = label_text(family, values);
         let full = collected.series.len() >= family.max_series;
-        if full && !collected.series.contains_key(&key) && !family.labels.is_empty() {
+        let beyond = full && !collected.series.contains_key(&key) && !family.labels.is_empty();
+        if beyond {
             key = label_text(family, &vec![OTHER; family.labels.len()]);
+            self.overflowed.push(family);
         }
-        collected.series.entry(key).or_default()
+        (collected.series.entry(key).or_default(), beyond)
     }
 
     fn families(&self) -> impl Iterator<Item = &'static Family> {
@@ -493,8 +507,13 @@ mod tests {
             }
         });
         let samples = registry.collected();
-        assert_eq!(samples.by_family["portico_test_hits_total"].series.len(), 4);
-        let _ = registry.collected();
+        let hits = &samples.by_family["portico_test_hits_total"].series;
+        assert_eq!((hits.len(), hits["kind=\"other\""]), (4, 0.0));
+        let samples = registry.collected();
+        let hits = &samples.by_family["portico_test_hits_total"].series;
+        assert_eq!(hits["kind=\"other\""], 7.0, "the sum of what is beyond");
         assert_eq!(n.load(Relaxed), 2);
+        let overflow = registry.counter(&OVERFLOW);
+        assert_eq!(overflow.with(&["portico_test_hits_total"]).value(), 14);
     }
 }

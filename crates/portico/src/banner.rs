@@ -1,14 +1,13 @@
 //! What the first start says: at most twelve lines, all of them useful.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
 
 use portico_host::Ready;
 
 /// Prints the banner.
 pub(crate) fn print(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool) {
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print!("{}", text(ready, token_file, demo, anonymous, colours));
+    let colours = crate::table::colours();
+    crate::text::print(&text(ready, token_file, demo, anonymous, colours));
 }
 
 fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: bool) -> String {
@@ -46,7 +45,7 @@ fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: 
     }
     line(
         "yours",
-        "portico run --name hello --public -- python3 -m http.server {port}",
+        "portico run --name hello --public -- python3 -m http.server '{port}'",
     );
     line(
         "token",

@@ -4,7 +4,7 @@ use portico_config::{Faults, Flag, Input, Loaded};
 use portico_host::exit;
 
 use crate::cli::ConfigFlags;
-use crate::text;
+use crate::text::{self, say};
 
 /// The flags as (key, value) pairs for the loader.
 pub(crate) fn flags(args: &ConfigFlags) -> Vec<Flag> {
@@ -65,8 +65,8 @@ pub(crate) fn check(args: &ConfigFlags) -> u8 {
                 eprintln!("warning: {warning}");
             }
             match loaded.file {
-                Some(file) => println!("{}: the configuration is good", file.display()),
-                None => println!("no file; the configuration is good"),
+                Some(file) => say!("{}: the configuration is good", file.display()),
+                None => say!("no file; the configuration is good"),
             }
             0
         }

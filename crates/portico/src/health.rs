@@ -1,36 +1,42 @@
 //! `portico health`: is the process ready? For containers and scripts.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use serde_json::json;
 
 use crate::cli::HealthArgs;
-use crate::client::ready_value;
+use crate::client::{checked, http, ready_value, variable};
+use crate::table::plain;
+use crate::text::say;
 
-/// Asks `/healthz`; exit code 0 when ready, 1 when not.
+/// Asks readiness; exit code 0 when ready, 1 when not.
 pub(crate) async fn run(args: HealthArgs) -> Result<u8> {
-    let url = match args.connect.url {
-        Some(url) => url,
-        None => ready_value(&args.connect.data_dir, "http")?,
+    let connect = &args.remote.connect;
+    let data_dir = connect.data_dir.as_deref();
+    // The public listener says it without details; a process without a door says it on its admin listener.
+    let url = match connect.url.clone().or_else(|| variable("PORTICO_URL")) {
+        Some(url) => checked(&url)? + "/healthz",
+        None => match ready_value(data_dir, "http")
+            .or_else(|why| ready_value(data_dir, "https").map_err(|_| why))
+        {
+            Ok(url) => url + "/healthz",
+            Err(why) => ready_value(data_dir, "admin").map_err(|_| why)? + "/readyz",
+        },
     };
-    let client = reqwest::Client::builder()
-        .timeout(std::time::Duration::from_secs(3))
-        .no_proxy()
-        .build()?;
-    let answer = client
-        .get(format!("{}/healthz", url.trim_end_matches('/')))
-        .send()
-        .await;
-    match answer {
-        Ok(response) if response.status().is_success() => {
-            println!("ready");
-            Ok(0)
-        }
-        Ok(response) => {
-            println!("not ready ({})", response.status());
-            Ok(1)
-        }
-        Err(error) => {
-            println!("no answer ({error})");
-            Ok(1)
-        }
+    let answer = http(Duration::from_secs(3))?.get(&url).send().await;
+    let (ready, detail) = match answer {
+        Ok(response) if response.status().is_success() => (true, "ready".to_owned()),
+        Ok(response) => (false, format!("not ready ({})", response.status())),
+        Err(error) => (false, format!("no answer ({})", plain(&error.to_string()))),
+    };
+    if args.remote.json {
+        say!(
+            "{}",
+            json!({ "ready": ready, "detail": detail, "url": url })
+        );
+    } else {
+        say!("{detail}");
     }
+    Ok(u8::from(!ready))
 }

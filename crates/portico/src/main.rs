@@ -1,24 +1,27 @@
 //! The binary: command line, list of services, process roles.
 #![expect(
-    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line tool"
+    reason = "a command line tool; what it prints on standard output goes through `text`"
 )]
 
 mod banner;
 mod cli;
 mod client;
+mod completion;
 mod composition;
 mod config;
 mod demo;
 mod docs;
 mod health;
+mod manage;
 mod migrate;
 mod names;
+mod reload;
 mod run;
 mod serve;
 mod signal;
 mod status;
+mod table;
 mod text;
 mod token;
 mod version;
@@ -30,7 +33,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use portico_host::{StartError, exit};
 
-use crate::cli::{Cli, Command, ConfigCommand, PluginCommand, RegistryCommand};
+use crate::cli::{Cli, Command, ConfigCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -68,15 +71,17 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Config(ConfigCommand::Check(flags)) => Ok(config::check(&flags)),
         Command::Config(ConfigCommand::Show { flags, origin }) => Ok(config::show(&flags, origin)),
         Command::Migrate(args) => small(migrate::run(args)),
-        Command::Plugin(PluginCommand::Token(args)) => small(token::create(args)),
-        Command::Plugin(PluginCommand::Tokens(args)) => small(token::list(args)),
-        Command::Plugin(PluginCommand::Revoke { connect, id }) => small(token::revoke(connect, id)),
-        Command::Registry(RegistryCommand::Reserve { connect, name }) => {
-            small(names::reserve(connect, name))
-        }
-        Command::Registry(RegistryCommand::Release { connect, name }) => {
-            small(names::release(connect, name))
-        }
+        Command::Services(args) => small(manage::services(args)),
+        Command::Instances(args) => small(manage::instances(args)),
+        Command::Route(args) => small(manage::routes(args)),
+        Command::Release(args) => small(manage::release(args)),
+        Command::Cache(args) => small(manage::cache(args)),
+        Command::Breaker(args) => small(manage::breakers(args)),
+        Command::Kv(args) => small(manage::kv(args)),
+        Command::Plugin(args) => small(token::run(args)),
+        Command::Registry(args) => small(names::run(args)),
+        Command::Reload(args) => small(reload::run(args)),
+        Command::Completion(args) => done(|| completion::print(args.shell)),
         Command::Docs(which) => docs::print(which).map(|()| 0),
         Command::Version { json } => done(|| version::print(json)),
     }

@@ -4,29 +4,30 @@ use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::cli::ConnectArgs;
-use crate::client::Client;
+use crate::cli::{RegistryArgs, RegistryCommand};
+use crate::client::{Client, encoded};
+use crate::text::say;
 
-/// Reserves a name.
-pub(crate) async fn reserve(connect: ConnectArgs, name: String) -> Result<u8> {
-    let client = Client::connect(&connect)?;
-    client
-        .post("/api/registry/reservations", &json!({ "name": name }))
-        .await?;
-    println!("reserved {name}");
-    Ok(0)
-}
-
-/// Releases a name.
-pub(crate) async fn release(connect: ConnectArgs, name: String) -> Result<u8> {
-    let client = Client::connect(&connect)?;
-    client
-        .call(
-            Method::DELETE,
-            &format!("/api/registry/reservations/{name}"),
-            None::<&Value>,
-        )
-        .await?;
-    println!("released {name}");
+/// Reserves or releases a name.
+pub(crate) async fn run(args: RegistryArgs) -> Result<u8> {
+    let client = Client::connect(&args.remote.connect)?;
+    let (name, word) = match args.command {
+        RegistryCommand::Reserve { name } => {
+            client
+                .post("/api/registry/reservations", &json!({ "name": name }))
+                .await?;
+            (name, "reserved")
+        }
+        RegistryCommand::Release { name } => {
+            let path = format!("/api/registry/reservations/{}", encoded(&name));
+            client.call(Method::DELETE, &path, None::<&Value>).await?;
+            (name, "released")
+        }
+    };
+    if args.remote.json {
+        say!("{}", json!({ "name": name, word: true }));
+    } else {
+        say!("{word} {name}");
+    }
     Ok(0)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use portico_base::{Secret, SystemClock, SystemRandom};
 use portico_config::{Flag, Loaded};
 use portico_host::datadir::read_operator_token;
-use portico_host::{Options, Process, exit};
+use portico_host::{Options, Process, Runtimes, exit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,9 @@ use crate::cli::ServeArgs;
 use crate::client::Client;
 use crate::run::{Output, supervise};
 use crate::{banner, composition, config, demo};
+
+/// Workers of the runtime of everything that is not the data plane.
+const SHARED_WORKERS: usize = 2;
 
 /// Serves until a signal; exit code 0 after a clean stop.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
@@ -30,13 +33,16 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         eprintln!("portico: warning: {warning}");
     }
     raise_descriptors(&loaded);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    use_small_pages();
+    let runtimes = Runtimes::default();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(SHARED_WORKERS)
         .thread_name("portico-shared")
-        .enable_all()
-        .build()
-        .context("the runtime could not be made")?;
-    runtime.block_on(serve(args.clone(), loaded))
+        .enable_all();
+    runtimes.count_threads(&mut builder, SHARED_WORKERS);
+    let runtime = builder.build().context("the runtime could not be made")?;
+    runtime.block_on(serve(args.clone(), loaded, runtimes))
 }
 
 fn load(args: &ServeArgs) -> std::result::Result<Loaded, portico_config::Faults> {
@@ -47,7 +53,7 @@ fn load(args: &ServeArgs) -> std::result::Result<Loaded, portico_config::Faults>
     config::load(&args.config, more)
 }
 
-async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
+async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Result<u8> {
     let mut hangup = signal(SignalKind::hangup())?;
     let options = Options {
         loaded: Arc::clone(&loaded),
@@ -56,12 +62,16 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
         next_free_port: zero_arguments(&args, &loaded),
         own_logs: true,
         audit: None,
+        runtimes,
     };
     let composition = composition::composition(&loaded.config);
     let mut process = Process::start(options, composition).await?;
+    // Before anybody is told that it is ready, so that whoever stops it at once gets a clean stop.
+    let stop = crate::signal::first();
+    tokio::pin!(stop);
     let demo = loaded.config.demo();
     if args.ready_json {
-        println!("{}", serde_json::to_string(process.ready())?);
+        crate::text::print(&(serde_json::to_string(process.ready())? + "\n"));
     } else if !args.quiet {
         let anonymous = loaded.config.anonymous_consul().is_ok();
         banner::print(
@@ -74,12 +84,18 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
     let stop_demo = CancellationToken::new();
     let demo = demo.then(|| start_demo(&process, &stop_demo)).transpose()?;
 
-    let stop = crate::signal::first();
-    tokio::pin!(stop);
+    if args.open {
+        browse(process.ready());
+    }
+    let mut reloads = 0;
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = hangup.recv() => reload(&args, &mut process),
+            _ = hangup.recv() => {
+                reloads += 1;
+                let outcome = reload(&args, &mut process);
+                crate::reload::leave_word(&loaded.config.node.data_dir, reloads, &outcome);
+            }
         }
     }
     stop_demo.cancel();
@@ -97,11 +113,13 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>) -> Result<u8> {
     Ok(exit::FAILED)
 }
 
-fn reload(args: &ServeArgs, process: &mut Process) {
-    let result = load(args)
-        .map_err(|faults| faults.to_string())
-        .and_then(|loaded| process.reload(Arc::new(loaded)));
-    match result {
+/// Reads the configuration again; answers the keys that need a restart, or every fault.
+fn reload(args: &ServeArgs, process: &mut Process) -> std::result::Result<Vec<String>, String> {
+    let loaded = load(args)
+        .map(Arc::new)
+        .map_err(|faults| faults.to_string());
+    let result = process.reload(loaded);
+    match &result {
         Ok(restart) if restart.is_empty() => tracing::info!("configuration reloaded"),
         Ok(restart) => {
             tracing::warn!(
@@ -112,6 +130,28 @@ fn reload(args: &ServeArgs, process: &mut Process) {
         Err(faults) => {
             tracing::error!(err = %faults, "the configuration was not reloaded, the old values hold")
         }
+    }
+    result
+}
+
+/// `--open`: shows the API page in the browser of whoever started this.
+fn browse(ready: &portico_host::Ready) {
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else {
+        "xdg-open"
+    };
+    let Some(url) = ready.url("http").or_else(|| ready.url("https")) else {
+        return;
+    };
+    let started = tokio::process::Command::new(program)
+        .arg(format!("{url}/docs"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    if let Err(error) = started {
+        eprintln!("portico: warning: no browser could be opened: {program}: {error}");
     }
 }
 
@@ -146,6 +186,14 @@ fn start_demo(
         });
     }
     Ok(async move { while copies.join_next().await.is_some() {} })
+}
+
+/// Asks the kernel for no huge pages: the heap of an idle process is spread thinly, and pages of 2 MiB
+/// made 29 MB resident where 10 MB are used. What is hot fits in the TLB either way.
+fn use_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        eprintln!("portico: warning: huge pages stay on: {error}");
+    }
 }
 
 /// Raises the limit of open files to the hard limit, or to what the configuration says.

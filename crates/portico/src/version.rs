@@ -1,5 +1,6 @@
 //! `portico version`.
 
+use crate::text::say;
 use serde_json::json;
 
 /// The version of this binary.
@@ -12,11 +13,11 @@ pub(crate) const RUSTC: &str = env!("PORTICO_RUSTC");
 /// Prints version, commit and compiler.
 pub(crate) fn print(as_json: bool) {
     if as_json {
-        println!(
+        say!(
             "{}",
             json!({ "version": VERSION, "commit": COMMIT, "rustc": RUSTC })
         );
     } else {
-        println!("portico {VERSION} ({COMMIT}, {RUSTC})");
+        say!("portico {VERSION} ({COMMIT}, {RUSTC})");
     }
 }

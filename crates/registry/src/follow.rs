@@ -236,6 +236,7 @@ pub(crate) async fn catch_up(
             stale.note(row);
         }
         let mutations = stale.read(core, conn).await?;
+        let newcomers = newcomers(core, &mutations);
         let position = store::events::position(conn).await?;
         let events: Vec<SharedEvent> = rows.into_iter().map(|r| Arc::new(r.event)).collect();
         // The index of a change is not in its event; the present one is behind it and above the last.
@@ -245,10 +246,26 @@ pub(crate) async fn catch_up(
             last
         };
         core.apply(mutations, position.index.max(index), seq, events);
+        let (now, model) = (core.clock.now(), core.model.read());
+        for entry in newcomers.iter().filter_map(|id| model.instance(*id)) {
+            entry.live.see(now);
+        }
     }
 }
 
-/// Follows other replicas: woken by commits, with a poll as safety net; and heals what differs.
+/// Instances that registered at another replica just now. Its clock may be behind ours: by ours they show
+/// themselves at this moment.
+fn newcomers(core: &Core, mutations: &[Mutation]) -> Vec<Uuid> {
+    let model = core.model.read();
+    let adopted = mutations.iter().filter_map(|m| match m {
+        Mutation::AdoptInstance(instance) => Some(instance.id),
+        _ => None,
+    });
+    adopted.filter(|id| model.instance(*id).is_none()).collect()
+}
+
+/// Follows other replicas: woken by commits, with a poll as safety net; and heals what differs. The poll
+/// comes within a second, so that nobody is sent for longer to who left, even when a message was lost.
 pub(crate) async fn follow(core: Arc<Core>, stop: CancellationToken) {
     let woken = Arc::new(tokio::sync::Notify::new());
     let wake = Arc::clone(&woken);
@@ -261,7 +278,7 @@ pub(crate) async fn follow(core: Arc<Core>, stop: CancellationToken) {
     let alone = core.db.backend() == portico_db::Backend::Sqlite;
     let mut compare_at = tokio::time::Instant::now() + COMPARE_EVERY;
     loop {
-        let poll = Duration::from_millis(500 + core.random.below(1_000));
+        let poll = Duration::from_millis(300 + core.random.below(500));
         let wake = if alone {
             compare_at
         } else {
@@ -288,7 +305,8 @@ pub(crate) async fn follow(core: Arc<Core>, stop: CancellationToken) {
     }
 }
 
-async fn step(core: &Arc<Core>) -> Result<()> {
+/// Catches up with what is committed now.
+pub(crate) async fn step(core: &Arc<Core>) -> Result<()> {
     let upto = store::events::position(core.db.reader()).await?.seq;
     if upto <= core.model.read().seq {
         return Ok(());

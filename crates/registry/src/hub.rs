@@ -143,6 +143,14 @@ impl Core {
             let mut model = self.model.write();
             model.apply(mutations, index, &mut changed);
             model.seq = model.seq.max(seq);
+            let now = self.clock.now();
+            for entry in changed
+                .instances
+                .iter()
+                .filter_map(|id| model.instance(*id))
+            {
+                entry.live.not_after(now);
+            }
             let services = std::mem::take(&mut changed.services);
             (!services.is_empty()).then(|| model.directory(&self.directory.load(), services))
         };
@@ -180,12 +188,14 @@ impl Core {
     }
 
     /// Tells other replicas of a heartbeat. Where there is no room for it, they learn it from the database.
+    ///
+    /// The time always rises above the one that is known, whoever's clock wrote that: otherwise a clock that
+    /// was once ahead would hide all signs of life until the others reach it.
     pub(crate) fn share(&self, instance: Uuid, at: Timestamp) {
         let id = instance.to_string();
-        if let Err(error) = self
-            .heartbeats
-            .touch(&id, at.timestamp_millis(), bytes::Bytes::new())
-        {
+        let known = self.heartbeats.known(&id).map_or(0, |beat| beat.at_ms);
+        let at_ms = at.timestamp_millis().max(known.saturating_add(1));
+        if let Err(error) = self.heartbeats.touch(&id, at_ms, bytes::Bytes::new()) {
             tracing::debug!(err = %error, "a heartbeat was not shared");
         }
     }

@@ -31,6 +31,9 @@ mod wake;
 mod watch;
 mod writer;
 
+#[doc(hidden)]
+pub use consul::{fuzz_consul_body, fuzz_consul_query, fuzz_filter, fuzz_registration};
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -107,7 +110,7 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         .because(error)
     })?;
     let own = core.own_context("registry.start");
-    ops::builtin::announce(&core, &own, cx.names, cx.node.version);
+    ops::builtin::announce(&core, &own, cx.names, cx.running, cx.node.version);
     provide(cx, &core);
     let documents = Arc::new(Documents::default());
     cx.provide::<dyn ApiDocuments>(documents.clone());

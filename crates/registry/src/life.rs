@@ -117,7 +117,7 @@ impl Pace {
 }
 
 /// A clock that jumps is nobody's silence: all signs of life move with it, and everybody is judged again.
-fn forgive(core: &Core, jump: chrono::Duration) {
+pub(crate) fn forgive(core: &Core, jump: chrono::Duration) {
     tracing::warn!(
         seconds = jump.num_seconds(),
         "the clock jumped; signs of life are moved with it"

@@ -97,6 +97,7 @@ impl Metrics {
             WATCHERS.family(),
             SHARDS.family(),
         ]);
+        crate::consul::declare_metrics(registry);
         let events = registry.counter(&EVENTS);
         Self {
             heartbeats: registry.counter(&HEARTBEATS).with(&[]),

@@ -116,7 +116,8 @@ pub(crate) struct News {
 pub(crate) async fn news(core: &Core, since: u64, tenant: Option<Uuid>) -> Result<News> {
     let (events, upto) = match core.ring.since(since, BATCH) {
         Some(found) => found,
-        None => stored(core, since).await?,
+        // On the heap: thousands of watchers wait, and hardly one of them was away for so long.
+        None => Box::pin(stored(core, since)).await?,
     };
     if since > core.model.read().seq {
         return Err(Error::SeqTooOld);
@@ -145,6 +146,8 @@ async fn stored(core: &Core, since: u64) -> Result<(Vec<SharedEvent>, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use bytes::Bytes;
     use portico_base::clock::from_unix_ms;
 
@@ -160,6 +163,7 @@ mod tests {
             instance: None,
             at: from_unix_ms(0),
             data: Bytes::new(),
+            frame: OnceLock::new(),
         })
     }
 

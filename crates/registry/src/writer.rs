@@ -1,6 +1,6 @@
 //! A unit of work: one transaction, what it changes in memory, and the events that tell of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use portico_base::{Context, Timestamp};
@@ -337,6 +337,7 @@ impl Writer {
             instance: instance.map(|i| i.id),
             at: self.now,
             data: Bytes::from(data),
+            frame: OnceLock::new(),
         };
         self.events.push(StoredEvent {
             event,
@@ -354,6 +355,7 @@ impl Writer {
             instance: None,
             at: self.now,
             data: Bytes::from_static(b"{}"),
+            frame: OnceLock::new(),
         };
         self.events.push(StoredEvent {
             event,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use portico_base::Clock;
-use portico_telemetry::metrics::{Counter, CounterFamily, Histogram, HistogramFamily};
+use portico_telemetry::metrics::{Counter, CounterFamily, Family, Histogram, HistogramFamily};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::link::Link;
@@ -36,6 +36,8 @@ static LAGGED: CounterFamily = CounterFamily::new(
     &["reason"],
     2,
 );
+
+pub(crate) static FAMILIES: [&Family; 3] = [MESSAGES.family(), LAG.family(), LAGGED.family()];
 
 /// Messages that wait for a slow subscriber; then it is told that it lags.
 const WAITING: usize = 256;
@@ -132,7 +134,7 @@ impl Bus {
     }
 
     /// Wakes the subscribers of this process only; for bridges from another bus (LISTEN/NOTIFY).
-    pub fn deliver_here(&self, topic: &str, payload: impl Into<Bytes>) {
+    pub(crate) fn deliver_here(&self, topic: &str, payload: impl Into<Bytes>) {
         self.0.inbound.inc();
         self.deliver(topic, Event::Message(payload.into()));
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use portico_base::{Clock, Random};
-use portico_telemetry::metrics::{Counter, CounterFamily, Registry};
+use portico_base::{Clock, Random, Tx};
+use portico_telemetry::metrics::{Counter, CounterFamily, Family, Registry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -28,6 +28,8 @@ static REQUESTS: CounterFamily = CounterFamily::new(
     &["name", "level", "result"],
     900,
 );
+
+pub(crate) static FAMILIES: [&Family; 1] = [REQUESTS.family()];
 
 /// Topic on which removals reach the other replicas' first level.
 pub(crate) const TOPIC: &str = "state.cache";
@@ -218,6 +220,25 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Cache<T> {
         if let Some(second) = &self.0.second {
             second.remove(tenant, Some(id)).await;
         }
+    }
+
+    /// Forgets one value with the commit of the change: whoever asks this process after it does not get
+    /// the old one. Redis and the other replicas hear of it as soon as they can; that they do for certain
+    /// is the work of whoever follows the event of the change.
+    pub fn remove_on_commit(&self, tx: &dyn Tx, tenant: Uuid, id: &str) {
+        let (cache, id) = (Arc::clone(&self.0), id.to_owned());
+        tx.after_commit(Box::new(move || {
+            cache.forget(&key(tenant, &id));
+            cache.announce(tenant, &id);
+            if let Some(second) = &cache.second {
+                second.remove_later(tenant, &id);
+            }
+        }));
+    }
+
+    /// Forgets everything that this process holds: when it cannot know what was changed meanwhile.
+    pub fn clear(&self) {
+        Member::clear(&*self.0);
     }
 
     /// Forgets all values of a tenant everywhere, in a fixed number of steps.

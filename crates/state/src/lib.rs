@@ -21,8 +21,16 @@ pub use bus::{Bus, Event, Subscription};
 pub use cache::{Cache, CacheKind, Levels};
 pub use driver::StateDriver;
 pub use error::StateError;
-pub use limit::{Decision, KeyHasher, Limit, Limiter, LocalLimiter};
+pub use limit::{Decision, KeyHasher, Limit, Limiter};
 pub use options::{Deps, RedisOptions};
 pub use state::State;
 pub use status::{RedisStatus, StateStatus};
-pub use store::{Beat, Heartbeats, SharedStore};
+pub use store::{Beat, Heartbeats, SharedStore, Shelf, ShelfUse};
+
+/// Declares what this crate exports, for the documentation.
+pub fn declare_metrics(registry: &portico_telemetry::metrics::Registry) {
+    registry.declare(&bus::FAMILIES);
+    registry.declare(&cache::FAMILIES);
+    registry.declare(&limit::FAMILIES);
+    registry.declare(&link::FAMILIES);
+}

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub use gcra::{Decision, Limit};
 pub use hash::KeyHasher;
-pub use table::LocalLimiter;
+use table::LocalLimiter;
 
-pub(crate) use shared::{Orders, Shared};
+pub(crate) use shared::{FAMILIES, Orders, Shared};
 
 /// The limits of one process. Cheap to clone.
 #[derive(Clone)]

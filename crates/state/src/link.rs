@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use portico_base::Timestamp;
 use portico_telemetry::metrics::{
-    Counter, CounterFamily, Gauge, GaugeFamily, HistogramFamily, HistogramVec,
+    Counter, CounterFamily, Family, Gauge, GaugeFamily, HistogramFamily, HistogramVec,
 };
 use portico_telemetry::trace::{self, SpanKind};
 use redis::aio::ConnectionLike;
@@ -41,6 +41,8 @@ static ERRORS: CounterFamily = CounterFamily::new(
     &["kind"],
     4,
 );
+
+pub(crate) static FAMILIES: [&Family; 3] = [UP.family(), SECONDS.family(), ERRORS.family()];
 
 /// A command that answers to nobody's patience; the driver asks this often whether Redis is there.
 const PING_EVERY: Duration = Duration::from_millis(1_000);

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use portico_base::Timestamp;
+use portico_base::clock::from_unix_ms;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -141,6 +143,16 @@ impl State {
             redis: self.0.link.as_ref().map(|link| link.status()),
             limits_shared: self.0.limiter.is_shared(),
         }
+    }
+
+    /// The time of Redis' clock; nothing without Redis.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn time(&self) -> Option<Result<Timestamp, StateError>> {
+        let link = self.0.link.as_ref()?;
+        let time = link.query::<(i64, i64)>("time", &redis::cmd("TIME")).await;
+        Some(time.map(|(s, us)| from_unix_ms(s * 1_000 + us / 1_000)))
     }
 
     /// Waits until Redis answers and its messages arrive. Returns at once without Redis.

@@ -2,6 +2,7 @@
 
 mod heartbeats;
 mod local;
+mod shelf;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::options::Deps;
 pub(crate) use heartbeats::FLUSH_EVERY;
 pub use heartbeats::{Beat, Heartbeats};
 pub(crate) use local::LocalStore;
+pub use shelf::{Shelf, ShelfUse};
 
 /// Longest value.
 const MAX_VALUE: usize = 16 << 20;

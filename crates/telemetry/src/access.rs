@@ -6,4 +6,5 @@ mod stream;
 
 pub use record::{AccessEntry, AccessRecord};
 pub use sampling::AccessMode;
+pub(crate) use stream::FAMILIES;
 pub use stream::{AccessLog, AccessOptions, AccessWriter};

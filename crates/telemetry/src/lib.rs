@@ -9,8 +9,19 @@ mod json;
 pub mod logs;
 pub mod mask;
 pub mod rolling;
+mod runtime;
 mod sink;
 pub mod trace;
 
 pub use portico_metrics as metrics;
+pub use runtime::Runtimes;
 pub use sink::Sink;
+
+/// Declares what this crate exports, for the documentation.
+pub fn declare_metrics(registry: &metrics::Registry) {
+    portico_metrics::declare(registry);
+    registry.declare(&logs::FAMILIES);
+    registry.declare(&access::FAMILIES);
+    registry.declare(&trace::FAMILIES);
+    registry.declare(&runtime::FAMILIES);
+}

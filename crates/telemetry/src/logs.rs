@@ -17,13 +17,13 @@ use portico_base::{Clock, SystemClock};
 use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-pub use scope::{LogContext, current, in_scope};
+pub use scope::{LogContext, carried, current, in_scope, in_scope_if};
 
 use self::layer::LogLayer;
 use self::levels::Levels;
 use self::line::{Identity, Style};
 use self::queue::Queue;
-use crate::metrics::{CounterFamily, Registry};
+use crate::metrics::{CounterFamily, Family, Registry};
 use crate::sink::Sink;
 
 static LINES: CounterFamily = CounterFamily::new(
@@ -44,6 +44,8 @@ static PANICS: CounterFamily = CounterFamily::new(
     &[],
     1,
 );
+
+pub(crate) static FAMILIES: [&Family; 3] = [LINES.family(), DROPPED.family(), PANICS.family()];
 
 /// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -51,7 +51,7 @@ pub fn text(value: &str) -> Cow<'_, str> {
 /// True for the dotted codes of our errors (`gateway.no_instance`), which are called `code` as one-time
 /// codes are, and are no secrets.
 #[must_use]
-pub fn is_dotted_code(value: &str) -> bool {
+pub(crate) fn is_dotted_code(value: &str) -> bool {
     let word = |part: &str| {
         !part.is_empty()
             && part

@@ -9,11 +9,12 @@ mod span;
 mod state;
 mod tracer;
 
-pub use active::{OpenSpan, start};
+pub use active::{OpenSpan, root, start};
 pub use baggage::Baggage;
 pub use context::{SpanId, TraceContext, TraceId};
 pub use otlp::{OtlpConfigError, OtlpExporter, OtlpOptions, OtlpProtocol};
 pub use sampler::{Decision, Sampler, SamplingHints};
 pub use span::{Attribute, Link, Span, SpanKind, SpanStatus, Value};
 pub use state::TraceState;
+pub(crate) use tracer::FAMILIES;
 pub use tracer::{ExportError, SpanExporter, TraceDriver, TraceOptions, Tracer};

@@ -100,6 +100,7 @@ impl TestApp {
             next_free_port: false,
             own_logs: false,
             audit: Some(Arc::new(records.clone())),
+            runtimes: portico_host::Runtimes::default(),
         };
         let process = Process::start(start, composition)
             .await

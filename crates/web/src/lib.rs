@@ -1,6 +1,7 @@
 //! HTTP conventions of the house on axum: problems, extractors, routes that declare who may call them, paging.
 
 pub mod extract;
+pub mod lean;
 pub mod page;
 pub mod problem;
 pub mod routes;

@@ -1,4 +1,4 @@
-//! A plain HTTP server for listeners that are not the door (admin, Consul-compatible): bounded, drained on request.
+//! A plain HTTP server for programs and tests, which also switches protocols: bounded, drained on request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,6 +23,8 @@ pub struct Limits {
     pub connections: usize,
     /// Time for a request's header block.
     pub header_timeout: Duration,
+    /// Time between two requests of a connection, where that is not part of the time before.
+    pub idle: Duration,
     /// Bytes of a request's header block.
     pub header_bytes: usize,
 }
@@ -32,6 +34,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             header_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(120),
             header_bytes: 32 * 1024,
         }
     }
@@ -54,7 +57,25 @@ pub async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let ending = stop.clone();
+    accept(listener, limits, tasks, stop, move |stream| {
+        connection(stream, router.clone(), limits, ending.clone())
+    })
+    .await;
+}
+
+/// Accepts until `stop` is cancelled; `open` serves one connection to its end.
+pub(crate) async fn accept<F, Fut>(
+    listener: TcpListener,
+    limits: Limits,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    open: F,
+) where
+    F: Fn(TcpStream) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let count = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -69,14 +90,14 @@ pub async fn serve(
                 continue;
             }
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if count.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+            count.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let (router, stop, open) = (router.clone(), stop.clone(), Arc::clone(&open));
+        let (served, count) = (open(stream), Arc::clone(&count));
         tasks.spawn(async move {
-            connection(stream, router, limits, stop).await;
-            open.fetch_sub(1, Ordering::Relaxed);
+            served.await;
+            count.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }

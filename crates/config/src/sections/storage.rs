@@ -81,7 +81,7 @@ section! {
     /// Shared state of several replicas: cache, wake-ups, limits. Without it state is in the process.
     pub struct Redis {
         keys {
-            /// Address of Redis 7: redis://HOST:PORT/DB, rediss://… with TLS,
+            /// Address of Redis 7: redis://HOST:PORT/DB, rediss://… with TLS, unix:///PATH of a socket,
             /// redis-sentinel://HOST,HOST/PRIMARY or redis-cluster://HOST,HOST.
             url: Option<RedisUrl> = ""; flag("--redis"),
             /// What every key and channel begins with.

@@ -97,6 +97,9 @@ section! {
             cert_file: Option<PathBuf> = ""; reload(),
             /// Private key of the certificate in PEM.
             key_file: Option<PathBuf> = ""; reload(),
+            /// Folder with further certificates: NAME.crt or NAME.pem beside NAME.key, each for the
+            /// names that it carries. Looked at again and again, so that pairs may come and go.
+            cert_dir: Option<PathBuf> = ""; reload(),
             /// Oldest TLS version.
             min_version: TlsVersion = "1.2",
         }

@@ -282,6 +282,41 @@ fn open_listeners_with_a_reason_are_fine() {
 }
 
 #[test]
+fn a_socket_of_redis_needs_no_encryption() {
+    let world = World::new().flag("--redis", "redis.url", "unix:///run/redis/redis.sock?db=1");
+    let loaded = world.load().unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert!(loaded.config.redis.url.unwrap().hosts().is_empty());
+}
+
+/// PL-30: a stranger must never meet the demo.
+#[test]
+fn the_demo_stays_on_this_machine() {
+    assert!(World::new().load().unwrap().config.demo());
+    for (flag, key, value) in [
+        ("--listen", "listen.http", "0.0.0.0:8080"),
+        ("--listen", "listen.http", "[::]:8080"),
+        ("--listen", "listen.http", "off"),
+        ("--no-demo", "node.demo", "false"),
+        ("--database", "database.url", "postgres://127.0.0.1/p"),
+    ] {
+        let config = World::new().flag(flag, key, value).load().unwrap().config;
+        assert!(!config.demo(), "{flag} {value}");
+    }
+    for (flag, key) in [
+        ("--consul-listen", "listen.consul"),
+        ("--admin-listen", "listen.admin"),
+    ] {
+        let world = World::new().flag(flag, key, ":9000").flag(
+            "--insecure-listen",
+            "listen.insecure",
+            "true",
+        );
+        assert!(!world.load().unwrap().config.demo(), "{flag}");
+    }
+}
+
+#[test]
 fn port_zero_is_free_for_everyone() {
     let mut world = World::new();
     for key in ["http", "consul", "admin"] {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{Backend, Db, DbOptions, Migrations};
 
-pub use postgres::PrivateServer;
+pub use postgres::{PrivateServer, ServerTls};
 
 /// Where test clocks stand at first: 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;

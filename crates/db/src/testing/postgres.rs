@@ -1,9 +1,10 @@
 //! A private PostgreSQL from the system's binaries, on a unix socket, gone with the last test process.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -186,8 +187,8 @@ fn init(bin: &Path, data: &Path, account: Option<Account>) {
     );
 }
 
-fn wait_for(socket_dir: &Path) {
-    let socket = socket_dir.join(".s.PGSQL.5432");
+fn wait_for(socket_dir: &Path, port: u16) {
+    let socket = socket_dir.join(format!(".s.PGSQL.{port}"));
     let start = Instant::now();
     // The process lives elsewhere, so that asking again is the only way to learn that it is up.
     while !answers(&socket) {
@@ -284,7 +285,7 @@ fn join_or_start(bin: &Path) -> Shared {
             .process_group(0)
             .status()
             .expect("the supervisor of the test server can be started");
-        wait_for(&run);
+        wait_for(&run, 5432);
     }
     drop(starting);
     Shared {
@@ -298,7 +299,20 @@ pub struct PrivateServer {
     bin: PathBuf,
     dir: TempDir,
     account: Option<Account>,
+    port: u16,
+    more: Vec<String>,
     running: Option<(Child, ChildStdin)>,
+}
+
+/// What a server that encrypts shows and asks for, as PEM.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// Its certificate.
+    pub certificate: String,
+    /// The key of it.
+    pub key: String,
+    /// Clients must show a certificate of this authority, made out to the user's name.
+    pub client_authority: Option<String>,
 }
 
 /// Runs the server until the end of standard input, so that it dies with the test process.
@@ -311,6 +325,36 @@ impl PrivateServer {
     /// When it does not start; or when it is not installed and the environment has `CI=true`.
     #[must_use]
     pub fn start() -> Option<Self> {
+        let mut server = Self::prepare()?;
+        server.up();
+        Some(server)
+    }
+
+    /// The same on a free port of this machine, with or without encryption.
+    ///
+    /// # Panics
+    /// As [`PrivateServer::start`] does.
+    #[must_use]
+    pub fn start_tcp(tls: Option<&ServerTls>) -> Option<Self> {
+        let mut server = Self::prepare()?;
+        server.port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("there is a free port")
+            .port();
+        server.more = vec![
+            "-c".to_owned(),
+            "listen_addresses=127.0.0.1".to_owned(),
+            "-p".to_owned(),
+            server.port.to_string(),
+        ];
+        if let Some(tls) = tls {
+            server.encrypt(tls);
+        }
+        server.up();
+        Some(server)
+    }
+
+    fn prepare() -> Option<Self> {
         let Some(bin) = binaries() else {
             missing();
             return None;
@@ -319,14 +363,46 @@ impl PrivateServer {
         let account = account();
         own_dir(dir.path(), account);
         init(&bin, &dir.path().join("data"), account);
-        let mut server = Self {
+        Some(Self {
             bin,
             dir,
             account,
+            port: 5432,
+            more: Vec::new(),
             running: None,
-        };
-        server.up();
-        Some(server)
+        })
+    }
+
+    fn encrypt(&mut self, tls: &ServerTls) {
+        self.write("server.crt", &tls.certificate);
+        self.write("server.key", &tls.key);
+        self.more.extend(["-c".to_owned(), "ssl=on".to_owned()]);
+        if let Some(authority) = &tls.client_authority {
+            self.write("clients.crt", authority);
+            let option = "ssl_ca_file=clients.crt".to_owned();
+            self.more.extend(["-c".to_owned(), option]);
+            self.write(
+                "pg_hba.conf",
+                "local all all trust\nhostssl all all 127.0.0.1/32 cert\n",
+            );
+        }
+    }
+
+    /// Writes a file into the data directory that only the server may read.
+    fn write(&self, name: &str, text: &str) {
+        let path = self.dir.path().join("data").join(name);
+        std::fs::write(&path, text).expect("a file for the test server can be written");
+        let mode = Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).expect("its owner may set its mode");
+        if let Some(Account { uid, gid }) = self.account {
+            chown(&path, Some(uid), Some(gid)).expect("root may give a file away");
+        }
+    }
+
+    /// URL over TCP, for a host name of this machine.
+    #[must_use]
+    pub fn tcp_url(&self, host: &str) -> String {
+        format!("postgres://postgres@{host}:{}/postgres", self.port)
     }
 
     /// URL of its database `postgres`.
@@ -344,6 +420,7 @@ impl PrivateServer {
             .args(["-c", KEEPER, "sh"])
             .arg(self.bin.join("postgres"))
             .args(SETTINGS)
+            .args(&self.more)
             .arg("-D")
             .arg(self.dir.path().join("data"))
             .arg("-k")
@@ -355,7 +432,7 @@ impl PrivateServer {
             .expect("the test server can be started");
         let stdin = child.stdin.take().expect("standard input was asked for");
         self.running = Some((child, stdin));
-        wait_for(self.dir.path());
+        wait_for(self.dir.path(), self.port);
     }
 
     /// Stops it at once, without letting sessions end.

@@ -3,11 +3,11 @@
 #![expect(unreachable_pub, reason = "the derived code wants its types public")]
 
 use portico_base::{Clock as _, Timestamp, id};
-use portico_db::keyset::{asc, page};
 use portico_db::schema::{big_integer, json, table, text_null, timestamp, uuid};
 use portico_db::sea_orm::entity::prelude::*;
 use portico_db::sea_orm::{
-    self, ActiveValue::Set, FromJsonQueryResult, IntoActiveModel as _, QuerySelect,
+    self, ActiveValue::Set, FromJsonQueryResult, IntoActiveModel as _, QueryOrder as _,
+    QuerySelect as _,
 };
 use portico_db::testing::each_backend;
 use portico_db::{Migrations, Step};
@@ -85,9 +85,11 @@ async fn entities_are_written_read_changed_and_paged() {
             .unwrap();
         assert_eq!(found, Some(changed));
         assert_eq!(Entity::find().count(t.db.reader()).await.unwrap(), 20);
-        let mut query = Entity::find().filter(Column::TenantId.eq(id::TENANT_DEFAULT));
-        let after = Some([4_i64.into()]);
-        page(QuerySelect::query(&mut query), [asc("number")], after, 3);
+        let query = Entity::find()
+            .filter(Column::TenantId.eq(id::TENANT_DEFAULT))
+            .filter(Column::Number.gt(4))
+            .order_by_asc(Column::Number)
+            .limit(4);
         let numbers: Vec<i64> = query
             .all(t.db.reader())
             .await

@@ -1,5 +1,6 @@
 //! Values from outside are only values (SC-15).
 
+use portico_base::Fault as _;
 use portico_db::DbError;
 use portico_db::testing::each_backend;
 
@@ -30,7 +31,8 @@ async fn hostile_values_stay_values() {
                 // PostgreSQL's text cannot hold NUL: a refused value, not a broken database.
                 Err(error) => {
                     assert!(value.contains('\0'), "{error}");
-                    assert!(matches!(error, DbError::Check(_)), "{error}");
+                    assert!(matches!(error, DbError::BadText), "{error}");
+                    assert_eq!(error.kind().status(), 400);
                 }
             }
         }

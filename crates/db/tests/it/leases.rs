@@ -160,6 +160,37 @@ async fn work_runs_under_its_lease_and_gives_it_back() {
 }
 
 #[tokio::test]
+async fn a_lease_that_changes_hands_is_news() {
+    each_backend(async |t| {
+        let leases = quick(t.db.leases());
+        let first = leases.acquire("cron", "a").await.unwrap().unwrap();
+        assert!(leases.release(&first).await.unwrap());
+        let stop = CancellationToken::new();
+        let db = t.db.clone();
+        // The work sees the news of its own beginning.
+        let held = leases.hold("cron", "b", &stop, |_| {
+            let (db, topics) = (db.clone(), ["system.lease_moved".to_owned()]);
+            async move {
+                loop {
+                    let rows = db.outbox().read(&topics, 0, 100).await.unwrap();
+                    if let Some(row) = rows.into_iter().next() {
+                        return row;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let row = held.await.unwrap();
+        assert_eq!(
+            (row.key.as_str(), &row.payload["holder"]),
+            ("cron", &"b".into())
+        );
+        assert_eq!(row.payload["fencing"], 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stop_cancels_the_work_and_frees_the_lease() {
     each_backend(async |t| {
         let leases = quick(t.db.leases());

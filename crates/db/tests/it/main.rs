@@ -6,12 +6,12 @@ mod entities;
 mod faults;
 mod follow;
 mod hostile;
-mod keyset;
 mod leases;
 mod migrations;
 mod network;
 mod paused;
 mod replicas;
+mod tls;
 mod transactions;
 
 use portico_db::schema::{big_integer, table, text};

@@ -77,9 +77,19 @@ fn add(document: &mut Value, service: &str, part: &Value, rename: bool) {
         document["components"]["schemas"][name] = schema.clone();
     }
     let description = part["info"]["description"].as_str().unwrap_or_default();
+    let title = part["info"]["title"].as_str().filter(|_| rename);
+    let title = title.map_or_else(|| capitalised(service), str::to_owned);
     if let Some(tags) = document["tags"].as_array_mut() {
-        tags.push(json!({ "name": service, "description": description }));
+        tags.push(json!({ "name": service, "x-displayName": title, "description": description }));
     }
+}
+
+fn capitalised(name: &str) -> String {
+    let mut letters = name.chars();
+    letters
+        .next()
+        .map(|first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        .unwrap_or_default()
 }
 
 /// Operations under the tag of their service, with ids that no other service has.
@@ -144,6 +154,7 @@ mod tests {
         );
         let note = &document["paths"]["/api/notes/notes/{id}"]["get"];
         assert_eq!(note["tags"][0], "notes");
+        assert_eq!(document["tags"][0]["x-displayName"], "Notes");
         assert_eq!(
             note["responses"]["200"]["content"]["application/json"]["schema"]["$ref"],
             "#/components/schemas/notes.Note"

@@ -28,7 +28,7 @@ const PAGE: &str = r#"<!doctype html>
 </body>
 </html>
 "#;
-const START: &str = "Scalar.createApiReference('#app', {\n  url: '/openapi.json',\n  withDefaultFonts: false,\n  telemetry: false,\n  hideClientButton: true,\n  agent: { disabled: true },\n});\n";
+const START: &str = "Scalar.createApiReference('#app', {\n  url: '/openapi.json',\n  withDefaultFonts: false,\n  telemetry: false,\n  hideClientButton: true,\n  showDeveloperTools: 'never',\n  defaultOpenAllTags: false,\n  agent: { disabled: true },\n});\n";
 /// The script of the page makes styles; nothing else comes from anywhere but here.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -82,6 +82,16 @@ pub enum Forced {
     Closed,
 }
 
+impl Forced {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// One state in one word: two bits of phase, one of trial, two of successes, five of repeats, the rest time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -359,15 +369,39 @@ impl Breaker {
     /// The operator's word, while it holds.
     #[must_use]
     pub fn forced(&self, now_ms: u64) -> Option<Forced> {
+        self.forced_until(now_ms).map(|(what, _)| what)
+    }
+
+    /// The operator's word and its end, while it holds.
+    #[must_use]
+    pub fn forced_until(&self, now_ms: u64) -> Option<(Forced, u64)> {
         let word = self.forced.load(Relaxed);
-        if word == 0 || now_ms >= word >> 2 {
+        let until_ms = word >> 2;
+        if word == 0 || now_ms >= until_ms {
             return None;
         }
-        Some(if word & 3 == 1 {
+        let what = if word & 3 == 1 {
             Forced::Open
         } else {
             Forced::Closed
-        })
+        };
+        Some((what, until_ms))
+    }
+
+    /// What it does with requests now: the operator's word, else its own.
+    #[must_use]
+    pub fn seen(&self, now_ms: u64) -> Phase {
+        match self.forced(now_ms) {
+            Some(Forced::Open) => Phase::Open,
+            Some(Forced::Closed) => Phase::Closed,
+            None => self.phase().0,
+        }
+    }
+
+    /// True while an operator keeps requests away.
+    #[must_use]
+    pub fn is_forced_open(&self, now_ms: u64) -> bool {
+        self.forced(now_ms) == Some(Forced::Open)
     }
 
     /// Phase and, while open, the time at which it ends.

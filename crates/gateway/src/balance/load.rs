@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::breaker::{Breaker, BreakerSettings, Change, Phase};
 use super::ewma::{FailureRate, PeakEwma};
+use super::flow::{Ended, Flow};
 
 /// Failures that are kept as the reason of a breaker's change (GW-57).
 const REASONS: usize = 10;
@@ -47,6 +48,8 @@ pub struct Load {
     latency: PeakEwma,
     errors: FailureRate,
     pub breaker: Breaker,
+    /// Attempts at it, for operators.
+    pub flow: Flow,
     /// When its slow start began; 0 for never.
     ramp_from_ms: AtomicU64,
     /// Failed connects in a row, for the registry.
@@ -114,6 +117,7 @@ impl Load {
         set: &BreakerSettings,
         jitter: f64,
     ) -> Option<Change> {
+        self.count(what);
         match what {
             Attempted::Answered { micros } => {
                 self.latency.sample(now_ms, micros);
@@ -143,6 +147,22 @@ impl Load {
                 self.breaker.abandon(trial);
                 None
             }
+        }
+    }
+
+    /// Counts an attempt. A failure has no latency: how long nothing came says nothing of the instance.
+    fn count(&self, what: Attempted) {
+        let (ended, took) = match what {
+            Attempted::Answered { micros } => (Ended::Well, Some(micros)),
+            Attempted::Erred { micros } | Attempted::Busy { micros } => {
+                (Ended::Failed, Some(micros))
+            }
+            Attempted::Failed { .. } => (Ended::Failed, None),
+            Attempted::Nothing => return,
+        };
+        self.flow.count(ended);
+        if let Some(micros) = took {
+            self.flow.time(micros as u64);
         }
     }
 
@@ -221,6 +241,27 @@ mod tests {
         assert_eq!((load.reasons().len(), load.reasons()[0].at_ms), (10, 2));
         assert!(load.breaker.is_open(100));
         assert!(load.connect_failed() && load.connected() && !load.connected());
+    }
+
+    #[test]
+    fn attempts_are_counted_with_their_ends_and_only_answers_have_a_latency() {
+        let load = Load::default();
+        let failed = Attempted::Failed {
+            penalty: 30e6,
+            why: "connect",
+        };
+        for what in [
+            Attempted::Answered { micros: 900.0 },
+            Attempted::Erred { micros: 900.0 },
+            Attempted::Busy { micros: 900.0 },
+            failed,
+            Attempted::Nothing,
+        ] {
+            load.tell(1, what, false, &SET, 0.5);
+        }
+        let sum = load.flow.sum();
+        assert_eq!((sum.requests, sum.failed, sum.refused), (4, 3, 0));
+        assert_eq!(sum.times.iter().sum::<u32>(), 3);
     }
 
     #[test]

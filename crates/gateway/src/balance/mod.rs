@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod budget;
 pub mod dice;
 pub mod ewma;
+pub mod flow;
 pub mod load;
 pub mod pool;
 pub mod ring;
@@ -17,5 +18,6 @@ pub mod window;
 
 pub use breaker::{Breaker, BreakerSettings, Change, Forced, Phase};
 pub use dice::Dice;
+pub use flow::Flow;
 pub use load::{Attempted, Load};
 pub use pool::{Choice, Member, Policy, Pool};

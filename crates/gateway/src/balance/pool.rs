@@ -120,19 +120,26 @@ impl Pool {
         self.members.is_empty()
     }
 
-    /// How many members' breakers refuse now.
+    /// How many members' breakers refuse now by themselves.
     #[must_use]
     pub fn ejected(&self, now_ms: u64) -> usize {
-        self.members
-            .iter()
+        self.willing(now_ms)
             .filter(|m| m.load.breaker.is_open(now_ms))
             .count()
     }
 
-    /// True when so many are ejected that all are used instead.
+    /// True when so many are ejected that all are used instead. Those that an operator closed off are not
+    /// counted, and not used either: the decision was a person's.
     #[must_use]
     pub fn panics(&self, now_ms: u64) -> bool {
-        self.ejected(now_ms) * 2 > self.members.len()
+        self.ejected(now_ms) * 2 > self.willing(now_ms).count()
+    }
+
+    /// Members that no operator closed off.
+    fn willing(&self, now_ms: u64) -> impl Iterator<Item = &Member> {
+        self.members
+            .iter()
+            .filter(move |m| !m.load.breaker.is_forced_open(now_ms))
     }
 
     /// Chooses a member; nothing when all were tried.
@@ -172,8 +179,13 @@ impl Pool {
     fn pick_carefully(&self, ask: &Ask<'_>) -> Option<Choice> {
         let panic = self.panics(ask.now_ms);
         let fits = |i: &u16| {
-            let member = &self.members[usize::from(*i)];
-            !ask.tried.contains(i) && (panic || !member.load.breaker.is_open(ask.now_ms))
+            let breaker = &self.members[usize::from(*i)].load.breaker;
+            let shut = if panic {
+                breaker.is_forced_open(ask.now_ms)
+            } else {
+                breaker.is_open(ask.now_ms)
+            };
+            !ask.tried.contains(i) && !shut
         };
         let mut left: SmallVec<[u16; 32]> = self.all.iter().copied().filter(fits).collect();
         // An attempt is lost only when a trial was taken by another worker in between.
@@ -465,6 +477,27 @@ mod tests {
             alone.pick(&ask(&dice, &[])).unwrap().panic,
             "the only instance is always used"
         );
+    }
+
+    #[test]
+    fn what_an_operator_closed_off_gets_nothing_even_in_panic() {
+        let dice = Dice::new(6);
+        let pool = pool(&[100; 3], Policy::Adaptive);
+        let forced = Some(super::super::Forced::Open);
+        pool.members()[0].load.breaker.force(forced, 5_000);
+        let got = shares(&pool, &dice, 300);
+        assert!(got[0] == 0 && got[1] > 0 && got[2] > 0, "{got:?}");
+        assert!(!pool.panics(1_000), "a person's decision is no panic");
+        open(&pool, 1);
+        open(&pool, 2);
+        assert!(pool.panics(1_000));
+        assert_eq!(shares(&pool, &dice, 300)[0], 0);
+        for member in pool.members() {
+            member.load.breaker.force(forced, 5_000);
+        }
+        assert_eq!(pool.pick(&ask(&dice, &[])), None, "nobody is left");
+        pool.members()[0].load.breaker.force(None, 0);
+        assert_eq!(pool.pick(&ask(&dice, &[])).map(|c| c.index), Some(0));
     }
 
     #[test]

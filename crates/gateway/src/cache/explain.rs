@@ -10,7 +10,8 @@ use super::rule::{Mode, RulePolicy};
 use super::{Asked, Cache, class_hash};
 
 /// An answer to "explain this URL".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = GatewayCacheEntry)]
 pub struct Explanation {
     /// The key in words.
     pub key: String,
@@ -24,7 +25,8 @@ pub struct Explanation {
 }
 
 /// The stored answer, without its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = GatewayCacheStored)]
 pub struct StoredFacts {
     pub status: u16,
     pub age_s: u64,

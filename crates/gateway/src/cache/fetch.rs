@@ -550,7 +550,7 @@ impl Leader {
     }
 
     fn bounded(&self, terms: Terms) -> Terms {
-        let most = self.cache.0.config.stale_ms;
+        let most = self.cache.stale_ms();
         Terms {
             stale_if_error_ms: terms.stale_if_error_ms.min(most),
             stale_while_revalidate_ms: terms.stale_while_revalidate_ms.min(most),

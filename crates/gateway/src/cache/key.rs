@@ -44,6 +44,8 @@ pub struct RequestView<'a> {
     /// The caller may steer the cache with request directives, as far as the route allows it.
     pub trusted: bool,
     pub service: &'a str,
+    /// The version that was chosen for this caller; empty when the service has none.
+    pub version: &'a str,
     pub route: &'a str,
 }
 
@@ -106,7 +108,9 @@ impl VaryRule {
     }
 }
 
-/// Writes the primary key: scheme, host, path, query, tenant and, on routes cached per user, the principal.
+/// Writes the primary key: scheme, host, path, query, tenant and, on routes cached per user, the principal. Route,
+/// service and version are in it because fields outside the key (a header that a route asks for, a version that a
+/// caller wishes) may have chosen them: nobody must be able to plant another service's answer at an address.
 pub(super) fn write_primary(
     key: &mut Vec<u8>,
     view: &RequestView<'_>,
@@ -117,6 +121,9 @@ pub(super) fn write_primary(
     part(key, view.scheme.as_bytes());
     part(key, view.host.as_bytes());
     part(key, view.tenant.as_bytes());
+    part(key, view.route.as_bytes());
+    part(key, view.service.as_bytes());
+    part(key, view.version.as_bytes());
     match (rule.scope, view.principal) {
         (Scope::User, Some(principal)) => {
             key.push(b'u');
@@ -180,9 +187,14 @@ pub fn describe(view: &RequestView<'_>, rule: &RulePolicy) -> String {
         _ => String::new(),
     };
     let query = view.query.map(|q| format!("?{q}")).unwrap_or_default();
+    let version = if view.version.is_empty() {
+        String::new()
+    } else {
+        format!("@{}", view.version)
+    };
     format!(
-        "{}://{}{}{query} tenant={}{audience}",
-        view.scheme, view.host, view.path, view.tenant
+        "{}://{}{}{query} tenant={} route={} service={}{version}{audience}",
+        view.scheme, view.host, view.path, view.tenant, view.route, view.service
     )
 }
 
@@ -313,7 +325,8 @@ pub(super) mod tests {
             principal: None,
             trusted: false,
             service: "demo",
-            route: "demo",
+            version: "1.0.0",
+            route: "api",
         }
     }
 
@@ -397,7 +410,10 @@ pub(super) mod tests {
         assert_ne!(primary(&alice, &user), primary(&bob, &user));
         assert_ne!(primary(&alice, &user), primary(&view(&none), &user));
         assert_eq!(primary(&alice, &auto), primary(&bob, &auto));
-        assert!(describe(&alice, &user).ends_with("tenant=default user=alice"));
+        assert!(
+            describe(&alice, &user)
+                .ends_with("tenant=default route=api service=demo@1.0.0 user=alice")
+        );
     }
 
     #[test]
@@ -481,6 +497,29 @@ pub(super) mod tests {
             secondary(b"k", &user, &alice),
             secondary(b"k", &user, &view(&none))
         );
+    }
+
+    #[test]
+    fn what_was_chosen_for_a_caller_is_in_the_key() {
+        let none = HeaderMap::new();
+        let base = view(&none);
+        let key = |view: &RequestView<'_>| primary(view, &RulePolicy::default());
+        for other in [
+            RequestView {
+                version: "2.0.0",
+                ..base
+            },
+            RequestView {
+                route: "beta",
+                ..base
+            },
+            RequestView {
+                service: "other",
+                ..base
+            },
+        ] {
+            assert_ne!(key(&other), key(&base), "{other:?}");
+        }
     }
 
     #[test]

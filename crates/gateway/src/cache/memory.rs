@@ -3,7 +3,9 @@
 //! Both are W-TinyLFU caches of `Arc`s: an object in both lies in memory once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use moka::sync::Cache as Tier;
 
@@ -55,31 +57,54 @@ pub(super) struct Found {
 
 /// Both tiers.
 pub(super) struct Memory {
-    l1: Tier<KeyBuf, Slot, RandomState>,
-    l3: Tier<KeyBuf, Slot, RandomState>,
-    limits: MemoryLimits,
+    /// Replaced as a whole when its bounds change: a tier keeps those that it was made with.
+    l1: ArcSwap<Slots>,
+    l3: Slots,
+    l1_entries: AtomicU64,
+    l1_bytes: AtomicU64,
+    l1_ttl_ms: AtomicU64,
+    object_bytes: u64,
 }
+
+type Slots = Tier<KeyBuf, Slot, RandomState>;
 
 impl Memory {
     pub(super) fn new(limits: MemoryLimits) -> Self {
-        // The tier is bounded by weight alone. That an entry weighs at least its share of the whole bounds the
-        // number of entries too.
-        let share = u32::try_from(limits.l1_bytes / limits.l1_entries.max(1)).unwrap_or(u32::MAX);
-        let tier = |bytes: u64, least: u32| {
-            Tier::builder()
-                .max_capacity(bytes)
-                .weigher(move |key: &KeyBuf, slot: &Slot| slot.weight(key).max(least))
-                .build_with_hasher(RandomState::default())
-        };
         Self {
-            l1: tier(limits.l1_bytes, share),
+            l1: ArcSwap::from_pointee(first_tier(&limits)),
             l3: tier(limits.l3_bytes, 1),
-            limits,
+            l1_entries: AtomicU64::new(limits.l1_entries),
+            l1_bytes: AtomicU64::new(limits.l1_bytes),
+            l1_ttl_ms: AtomicU64::new(limits.l1_ttl_ms),
+            object_bytes: limits.object_bytes,
         }
     }
 
-    pub(super) fn limits(&self) -> &MemoryLimits {
-        &self.limits
+    /// Longer than this an object is not served from L1 without a look at the tiers behind, milliseconds.
+    pub(super) fn l1_ttl_ms(&self) -> u64 {
+        self.l1_ttl_ms.load(Ordering::Relaxed)
+    }
+
+    /// Gives L1 other bounds. What is used most moves over as far as it fits; requests that store at the same
+    /// moment may store into the old tier, which costs them a miss later.
+    pub(super) fn resize_l1(&self, limits: &MemoryLimits) {
+        self.l1_ttl_ms.store(limits.l1_ttl_ms, Ordering::Relaxed);
+        let entries = self.l1_entries.swap(limits.l1_entries, Ordering::AcqRel);
+        let bytes = self.l1_bytes.swap(limits.l1_bytes, Ordering::AcqRel);
+        if (entries, bytes) == (limits.l1_entries, limits.l1_bytes) {
+            return;
+        }
+        let (old, new) = (self.l1.load_full(), first_tier(limits));
+        let mut all: Vec<(u32, Arc<KeyBuf>, Slot)> = old
+            .iter()
+            .map(|(key, slot)| (slot.hits(), key, slot))
+            .collect();
+        all.sort_unstable_by_key(|(hits, ..)| std::cmp::Reverse(*hits));
+        let most = usize::try_from(limits.l1_entries).unwrap_or(usize::MAX);
+        for (_, key, slot) in all.into_iter().take(most) {
+            new.insert(key.as_ref().clone(), slot);
+        }
+        self.l1.store(Arc::new(new));
     }
 
     /// One hash and one look for what is in L1 and does not vary.
@@ -105,11 +130,12 @@ impl Memory {
         if !object.vary.is_empty() {
             self.insert_vary(object.primary(), Arc::new(object.vary.clone()));
         }
-        if object.body.len() as u64 > self.limits.object_bytes {
+        if object.body.len() as u64 > self.object_bytes {
             self.remove(&object.key);
             return;
         }
         self.l1
+            .load()
             .insert(object.key.clone(), Slot::Object(Arc::clone(object)));
         if object.useful_ms() > object.terms.fresh_ms {
             self.l3
@@ -122,19 +148,20 @@ impl Memory {
     /// Notes by which fields a resource varies.
     pub(super) fn insert_vary(&self, primary: &[u8], vary: Arc<VaryRule>) {
         self.l1
+            .load()
             .insert(primary.into(), Slot::Vary(Arc::clone(&vary)));
         self.l3.insert(primary.into(), Slot::Vary(vary));
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
-        self.l1.invalidate(key);
+        self.l1.load().invalidate(key);
         self.l3.invalidate(key);
     }
 
     /// Removes what nobody can use any more; returns how many. Run by the sweep job, not by requests.
     pub(super) fn sweep(&self, ledger: &Ledger, now_ms: u64) -> usize {
         let mut removed = 0;
-        for tier in [&self.l1, &self.l3] {
+        for tier in [&**self.l1.load(), &self.l3] {
             for (key, slot) in tier {
                 let Slot::Object(object) = slot else { continue };
                 let over = super::policy::age_ms(&object.terms, now_ms) > object.useful_ms();
@@ -151,7 +178,7 @@ impl Memory {
     /// Keys of the most used objects, hottest first.
     pub(super) fn hottest(&self, most: usize) -> Vec<Box<[u8]>> {
         let mut all: Vec<(u32, Box<[u8]>)> = Vec::new();
-        for (key, slot) in &self.l1 {
+        for (key, slot) in &**self.l1.load() {
             match slot {
                 Slot::Object(object) if object.hits() > 0 => {
                     all.push((object.hits(), key.as_ref().clone()))
@@ -163,27 +190,58 @@ impl Memory {
         all.into_iter().take(most).map(|(_, key)| key).collect()
     }
 
-    /// Counts by walking: for a scrape, not for a request.
+    /// Sizes of this moment: for a scrape, not for a request.
     pub(super) fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges::default();
-        let sum = |tier: &Tier<KeyBuf, Slot, RandomState>| {
-            tier.iter().fold((0, 0), |(n, bytes), (key, slot)| {
-                (n + 1, bytes + u64::from(slot.weight(&key)))
-            })
-        };
-        (gauges.l1_entries, gauges.l1_bytes) = sum(&self.l1);
-        (gauges.l3_entries, gauges.l3_bytes) = sum(&self.l3);
-        gauges
+        let l1 = self.l1.load();
+        l1.run_pending_tasks();
+        self.l3.run_pending_tasks();
+        // In L1 an entry counts as its share at least, so that its true size takes a walk; L3 may hold a hundred
+        // times as many and weighs them truly.
+        let (l1_entries, l1_bytes) = l1.iter().fold((0, 0), |(n, bytes), (key, slot)| {
+            (n + 1, bytes + u64::from(slot.weight(&key)))
+        });
+        Gauges {
+            l1_entries,
+            l1_bytes,
+            l3_entries: self.l3.entry_count(),
+            l3_bytes: self.l3.weighted_size(),
+            ..Gauges::default()
+        }
+    }
+
+    fn slot(&self, key: &[u8]) -> Option<Slot> {
+        self.l1.load().get(key).or_else(|| self.l3.get(key))
     }
 }
 
-impl Memory {
-    fn slot(&self, key: &[u8]) -> Option<Slot> {
-        self.l1.get(key).or_else(|| self.l3.get(key))
-    }
+/// The tier is bounded by weight alone. That an entry weighs at least its share of the whole bounds the number of
+/// entries too.
+fn first_tier(limits: &MemoryLimits) -> Slots {
+    let share = limits.l1_bytes / limits.l1_entries.max(1);
+    let bytes = if limits.l1_entries == 0 {
+        0
+    } else {
+        limits.l1_bytes
+    };
+    tier(bytes, u32::try_from(share).unwrap_or(u32::MAX).max(1))
+}
+
+fn tier(bytes: u64, least: u32) -> Slots {
+    Tier::builder()
+        .max_capacity(bytes)
+        .weigher(move |key: &KeyBuf, slot: &Slot| slot.weight(key).max(least))
+        .build_with_hasher(RandomState::default())
 }
 
 impl Slot {
+    fn hits(&self) -> u32 {
+        match self {
+            Self::Object(object) => object.hits(),
+            // Without its rule no variant is found.
+            Self::Vary(_) => u32::MAX,
+        }
+    }
+
     fn weight(&self, key: &[u8]) -> u32 {
         let bytes = match self {
             Self::Object(object) => key.len() + object.heap_bytes(),
@@ -202,8 +260,9 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue};
 
     fn entries(memory: &Memory) -> u64 {
-        memory.l1.run_pending_tasks();
-        memory.l1.entry_count()
+        let l1 = memory.l1.load();
+        l1.run_pending_tasks();
+        l1.entry_count()
     }
 
     #[test]
@@ -225,6 +284,38 @@ mod tests {
         }
         assert!(entries(&memory) <= 10);
         assert!(memory.gauges().l1_bytes <= 10 * 4096);
+    }
+
+    #[test]
+    fn other_bounds_hold_at_once_and_keep_what_is_used() {
+        let memory = Memory::new(MemoryLimits::default());
+        for n in 0..50u32 {
+            let stored = Arc::new(object(&n.to_le_bytes(), minute(), b"x"));
+            (0..n).for_each(|_| stored.touch());
+            memory.insert(&stored);
+        }
+        let fewer = MemoryLimits {
+            l1_entries: 5,
+            l1_ttl_ms: 7,
+            ..MemoryLimits::default()
+        };
+        memory.resize_l1(&fewer);
+        assert_eq!((entries(&memory), memory.l1_ttl_ms()), (5, 7));
+        let hottest = memory.hottest(5);
+        assert_eq!(*hottest[0], 49u32.to_le_bytes());
+        assert_eq!(*hottest[4], 45u32.to_le_bytes());
+        let none = HeaderMap::new();
+        assert!(
+            memory.find(&[0; 4], &view(&none)).object.is_some(),
+            "still in L3"
+        );
+        let off = MemoryLimits {
+            l1_entries: 0,
+            ..fewer
+        };
+        memory.resize_l1(&off);
+        memory.insert(&Arc::new(object(b"k", minute(), b"x")));
+        assert_eq!(entries(&memory), 0);
     }
 
     #[test]

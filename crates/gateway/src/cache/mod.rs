@@ -47,6 +47,7 @@ mod facts;
 mod fetch;
 mod fields;
 mod flight;
+mod fuzz;
 mod key;
 mod marks;
 mod memory;
@@ -67,7 +68,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,16 +81,19 @@ pub use conditional::{CONDITIONAL_FIELDS, Validators};
 pub use explain::{Explanation, StoredFacts};
 pub use fetch::{Collector, Fill, Leader, Ticket, Turn};
 pub use flight::Limits;
+#[doc(hidden)]
+pub use fuzz::{fuzz_cache_control, fuzz_range};
 pub use key::{RequestView, describe};
 pub use memory::MemoryLimits;
 pub use object::Stored;
 pub use policy::Refusal;
 pub use purge::{By, PurgeOrder};
+pub use report::declare as declare_metrics;
 pub use rule::{Honour, Mode, RuleFault, RulePolicy, Scope};
-pub use shared::{SharedTier, SharedWriter, TierError, TierFuture};
+pub use shared::{SharedTier, SharedWriter, TierError, TierFuture, TierUse};
 pub use state_tier::StateTier;
 pub use stats::{Gauges, Outcome, Stats, Tally};
-pub use warm::{WarmFault, WarmList, WarmTarget, warm_up};
+pub use warm::{WarmFault, WarmList, WarmReport, WarmTarget, warm_up};
 
 use directives::RequestDirectives;
 use facts::Facts;
@@ -105,6 +109,7 @@ use shared::SharedLink;
 /// Name and length of the shared list of purge orders, and how long it is kept.
 const PURGES: &str = "gwc:purges";
 const PURGES_MAX: usize = 1024;
+const PURGES_TTL_MS: u64 = 86_400_000;
 /// Name and lifetime of the shared list of hot keys.
 const HOT: &str = "gwc:hot";
 const HOT_TTL_MS: u64 = 86_400_000;
@@ -119,6 +124,8 @@ pub struct CacheConfig {
     pub memory: MemoryLimits,
     /// Longest stale use after expiry, whatever route and origin allow (`stale_s`).
     pub stale_ms: u64,
+    /// Most bytes in the shared tier, for all replicas together; the sweep sees to it.
+    pub l2_bytes: u64,
     /// Bytes that all answers being collected may hold together.
     pub collecting_bytes: usize,
     pub flights: Limits,
@@ -133,6 +140,7 @@ impl Default for CacheConfig {
         Self {
             memory: MemoryLimits::default(),
             stale_ms: 86_400_000,
+            l2_bytes: 1 << 30,
             collecting_bytes: 128 * 1024 * 1024,
             flights: Limits::default(),
             shared_timeout: Duration::from_millis(100),
@@ -154,6 +162,8 @@ struct Inner {
     stats: Arc<Stats>,
     shared: Option<SharedLink>,
     collecting: AtomicUsize,
+    stale_ms: AtomicU64,
+    l2_bytes: AtomicU64,
 }
 
 thread_local! {
@@ -199,8 +209,18 @@ impl Cache {
             stats,
             shared,
             collecting: AtomicUsize::new(0),
+            stale_ms: AtomicU64::new(config.stale_ms),
+            l2_bytes: AtomicU64::new(config.l2_bytes),
             config,
         }))
+    }
+
+    /// Takes new bounds while requests go on: those of L1, of the shared tier, and of stale use. Answers that are
+    /// stored keep the stale use that they were stored with.
+    pub fn tune(&self, config: &CacheConfig) {
+        self.0.memory.resize_l1(&config.memory);
+        self.0.stale_ms.store(config.stale_ms, Ordering::Relaxed);
+        self.0.l2_bytes.store(config.l2_bytes, Ordering::Relaxed);
     }
 
     /// Says what to do with a request. Takes no lock and does not wait; a hit costs one hash of the key, one look
@@ -278,8 +298,7 @@ impl Cache {
             // Beyond its time in L1 an object is looked up behind: another replica may know better.
             Use::Fresh(left_ms)
                 if asked.allows(age_ms(&object.terms, now_ms), left_ms)
-                    && now_ms.saturating_sub(object.loaded_ms)
-                        <= inner.memory.limits().l1_ttl_ms =>
+                    && now_ms.saturating_sub(object.loaded_ms) <= inner.memory.l1_ttl_ms() =>
             {
                 object.touch();
                 inner.stats.count(Outcome::HitL1);
@@ -389,7 +408,7 @@ impl Cache {
             return Ok(());
         };
         let record = serde_json::to_vec(order).map_err(|error| TierError(error.to_string()))?;
-        let ttl_ms = self.0.config.stale_ms.saturating_mul(2);
+        let ttl_ms = self.stale_ms().saturating_mul(2).max(PURGES_TTL_MS);
         shared
             .tier()
             .append(PURGES, Bytes::from(record), PURGES_MAX, ttl_ms)
@@ -459,14 +478,35 @@ impl Cache {
         self.0.memory.sweep(&self.0.ledger, now_ms)
     }
 
+    /// Keeps the shared tier within its bound; returns what it holds. Nothing without one.
+    pub async fn sweep_shared(&self) -> Result<TierUse, TierError> {
+        let Some(shared) = &self.0.shared else {
+            return Ok(TierUse::default());
+        };
+        let most = self.0.l2_bytes.load(Ordering::Relaxed);
+        let used = shared.tier().trim(most).await?;
+        let stats = &self.0.stats;
+        stats.l2_entries.store(used.entries, Ordering::Relaxed);
+        stats.l2_bytes.store(used.bytes, Ordering::Relaxed);
+        stats.l2_evicted.fetch_add(used.evicted, Ordering::Relaxed);
+        Ok(used)
+    }
+
+    fn stale_ms(&self) -> u64 {
+        self.0.stale_ms.load(Ordering::Relaxed)
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.0.stats
     }
 
-    /// Sizes of this moment; walks the tiers.
+    /// Sizes of this moment; walks L1.
     pub fn gauges(&self) -> Gauges {
+        let stats = &self.0.stats;
         Gauges {
+            l2_entries: stats.l2_entries.load(Ordering::Relaxed),
+            l2_bytes: stats.l2_bytes.load(Ordering::Relaxed),
             waiters: self.0.flights.waiting() as u64,
             fetches: self.0.flights.under_way() as u64,
             ..self.0.memory.gauges()

@@ -10,15 +10,15 @@ use super::Cache;
 
 static BYTES: GaugeFamily = GaugeFamily::new(
     "portico_gateway_cache_bytes",
-    "Bytes in memory by tier; what is in both counts in both.",
+    "Bytes by tier: l1 and l3 in this process (what is in both counts in both), l2 of all replicas, counted once a minute.",
     &["level"],
-    2,
+    3,
 );
 static ENTRIES: GaugeFamily = GaugeFamily::new(
     "portico_gateway_cache_entries",
-    "Stored answers and notes of variants in memory by tier.",
+    "Stored answers and notes of variants by tier.",
     &["level"],
-    2,
+    3,
 );
 static WAITERS: GaugeFamily = GaugeFamily::new(
     "portico_gateway_singleflight_waiters",
@@ -45,6 +45,26 @@ static SHARED: CounterFamily = CounterFamily::new(
     2,
 );
 
+static EVICTED: CounterFamily = CounterFamily::new(
+    "portico_gateway_cache_shared_evicted_total",
+    "Answers that this replica took out of the shared tier for its bound.",
+    &[],
+    1,
+);
+
+/// Declares what [`Cache::report_to`] exports, for the documentation.
+pub fn declare(registry: &Registry) {
+    registry.declare(&[
+        BYTES.family(),
+        ENTRIES.family(),
+        WAITERS.family(),
+        STORED.family(),
+        PURGES.family(),
+        SHARED.family(),
+        EVICTED.family(),
+    ]);
+}
+
 impl Cache {
     /// Adds the cache's figures to every scrape, for as long as the cache lives.
     pub fn report_to(&self, registry: &Registry) {
@@ -63,6 +83,7 @@ fn collect(cache: &Cache, samples: &mut Samples) {
     let float = |n: u64| n as f64;
     for (level, entries, bytes) in [
         ("l1", gauges.l1_entries, gauges.l1_bytes),
+        ("l2", gauges.l2_entries, gauges.l2_bytes),
         ("l3", gauges.l3_entries, gauges.l3_bytes),
     ] {
         samples.gauge(&ENTRIES, &[level], float(entries));
@@ -78,7 +99,9 @@ fn collect(cache: &Cache, samples: &mut Samples) {
     ] {
         samples.counter(family, &[label], float(counter.load(Ordering::Relaxed)));
     }
-    samples.counter(&PURGES, &[], float(stats.purges.load(Ordering::Relaxed)));
+    for (family, counter) in [(&PURGES, &stats.purges), (&EVICTED, &stats.l2_evicted)] {
+        samples.counter(family, &[], float(counter.load(Ordering::Relaxed)));
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,20 @@ pub trait SharedTier: Send + Sync + 'static {
 
     /// All values of a list, oldest first.
     fn list<'a>(&'a self, name: &'a str) -> TierFuture<'a, Result<Vec<Bytes>, TierError>>;
+
+    /// Takes values out until at most `most_bytes` are left, what ends soonest first; says what is there. One
+    /// replica at a time does the work, the others learn what it counted.
+    fn trim(&self, most_bytes: u64) -> TierFuture<'_, Result<TierUse, TierError>>;
+}
+
+/// What the shared tier holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TierUse {
+    pub entries: u64,
+    pub bytes: u64,
+    /// Taken out for the bound by this call.
+    #[serde(skip)]
+    pub evicted: u64,
 }
 
 /// The cache's end of the shared tier.

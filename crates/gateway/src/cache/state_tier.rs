@@ -4,26 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use portico_state::{SharedStore, State, StateError};
+use portico_state::{SharedStore, Shelf, State, StateError};
 
-use super::shared::{SharedTier, TierError, TierFuture};
+use super::shared::{SharedTier, TierError, TierFuture, TierUse};
 
 /// How long a replica may hold the right to change a list, and how often another asks for it.
 const LOCK: Duration = Duration::from_secs(2);
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// [`SharedTier`] on [`SharedStore`].
-pub struct StateTier(SharedStore);
+/// One replica trims within this time; the others read what it counted, for as long as that.
+const TRIM_EVERY: Duration = Duration::from_secs(50);
+const USE: &str = "gwc:use";
+const USE_TTL: Duration = Duration::from_secs(300);
+
+/// [`SharedTier`] on [`SharedStore`]; the answers lie on a shelf of their own, whose size is bounded.
+pub struct StateTier(SharedStore, Shelf);
 
 impl StateTier {
     /// The tier of a platform with Redis. None without: a second copy in the same process would help nobody.
     pub fn of(state: &State) -> Option<Arc<dyn SharedTier>> {
-        state
-            .status()
-            .redis
-            .is_some()
-            .then(|| Arc::new(Self(state.store().clone())) as Arc<dyn SharedTier>)
+        state.status().redis.is_some().then(|| {
+            let store = state.store().clone();
+            let shelf = store.shelf("gwc");
+            Arc::new(Self(store, shelf)) as Arc<dyn SharedTier>
+        })
     }
 
     async fn change_list(
@@ -74,7 +79,7 @@ impl SharedTier for StateTier {
         ttl_ms: u64,
     ) -> TierFuture<'a, Result<(), TierError>> {
         Box::pin(async move {
-            self.0
+            self.1
                 .put(name, value, Duration::from_millis(ttl_ms))
                 .await
                 .map_err(away)
@@ -82,7 +87,7 @@ impl SharedTier for StateTier {
     }
 
     fn remove<'a>(&'a self, name: &'a str) -> TierFuture<'a, Result<(), TierError>> {
-        Box::pin(async move { self.0.remove(name).await.map_err(away) })
+        Box::pin(async move { self.1.remove(name).await.map_err(away) })
     }
 
     fn append<'a>(
@@ -105,6 +110,26 @@ impl SharedTier for StateTier {
                 .as_ref()
                 .map(read_list)
                 .unwrap_or_default())
+        })
+    }
+
+    fn trim(&self, most_bytes: u64) -> TierFuture<'_, Result<TierUse, TierError>> {
+        Box::pin(async move {
+            if !self.0.claim("gwc:trim", TRIM_EVERY).await.map_err(away)? {
+                let counted = self.0.get(USE).await.map_err(away)?;
+                return Ok(counted
+                    .and_then(|text| serde_json::from_slice(&text).ok())
+                    .unwrap_or_default());
+            }
+            let used = self.1.trim(most_bytes).await.map_err(away)?;
+            let used = TierUse {
+                entries: used.entries,
+                bytes: used.bytes,
+                evicted: used.evicted,
+            };
+            let text = serde_json::to_vec(&used).unwrap_or_default();
+            self.0.put(USE, text.into(), USE_TTL).await.map_err(away)?;
+            Ok(used)
         })
     }
 }
@@ -179,6 +204,30 @@ mod tests {
             one.list("list").await.expect("up").len(),
             8,
             "the last eight"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_replica_trims_and_the_other_learns() {
+        let Some(backend) = Backend::redis() else {
+            return;
+        };
+        let (one, two) = (backend.replica().await, backend.replica().await);
+        let tier = |state| StateTier::of(state).expect("redis is configured");
+        let (one, two) = (tier(&one.state), tier(&two.state));
+        for n in 0..10 {
+            let name = format!("gwc:o:{n}");
+            one.put(&name, Bytes::from(vec![0; 1000]), 60_000)
+                .await
+                .expect("up");
+        }
+        let used = one.trim(5_000).await.expect("up");
+        assert!(used.bytes <= 5_000 && used.evicted > 4, "{used:?}");
+        let told = two.trim(1).await.expect("up");
+        assert_eq!(
+            (told.entries, told.bytes, told.evicted),
+            (used.entries, used.bytes, 0),
+            "within the minute the other only reads"
         );
     }
 

@@ -77,6 +77,10 @@ pub struct Stats {
     pub purges: AtomicU64,
     pub shared_errors: AtomicU64,
     pub shared_dropped: AtomicU64,
+    /// What the shared tier held when it was counted last, and what was taken out of it for its bound.
+    pub l2_entries: AtomicU64,
+    pub l2_bytes: AtomicU64,
+    pub l2_evicted: AtomicU64,
 }
 
 impl Stats {
@@ -95,6 +99,9 @@ impl Stats {
 pub struct Gauges {
     pub l1_entries: u64,
     pub l1_bytes: u64,
+    /// As of the last count, for all replicas together.
+    pub l2_entries: u64,
+    pub l2_bytes: u64,
     pub l3_entries: u64,
     pub l3_bytes: u64,
     pub waiters: u64,

@@ -11,14 +11,39 @@ use serde::{Deserialize, Serialize};
 pub(super) const TARGETS_MAX: usize = 200;
 const AT_A_TIME: usize = 8;
 
-/// One address to fetch: `/api/…` on the gateway's first host, or a whole URL. Setting `gateway.cache.warmup`.
+/// One address to fetch: `/api/…` on the gateway's first host, or a whole URL. Setting `gateway.cache.warmup`, where
+/// a text alone stands for its URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Entry")]
 pub struct WarmTarget {
     pub url: String,
-    /// Whose copy is warmed; the default tenant when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The id of the tenant whose copy is warmed; none for what strangers see, who belong to the default tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Url(String),
+    Whole(Whole),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whole {
+    url: String,
+    #[serde(default)]
+    tenant: Option<String>,
+}
+
+impl From<Entry> for WarmTarget {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::Url(url) => Self { url, tenant: None },
+            Entry::Whole(Whole { url, tenant }) => Self { url, tenant },
+        }
+    }
 }
 
 /// A checked list without repetitions.
@@ -36,8 +61,8 @@ pub struct WarmFault {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WarmReport {
     pub fetched: usize,
-    /// The service behind it was not ready; the next run tries again.
-    pub not_ready: usize,
+    /// The services behind these were not ready; the next run tries again.
+    pub not_ready: Vec<WarmTarget>,
     /// Address and reason, for the log.
     pub failed: Vec<(String, String)>,
 }
@@ -62,6 +87,7 @@ impl WarmList {
             } else {
                 target.url.starts_with('/') && !target.url.starts_with("//")
             };
+            let tenant = target.tenant.as_deref();
             if !valid
                 || target
                     .url
@@ -71,6 +97,11 @@ impl WarmList {
                 faults.push(WarmFault {
                     index,
                     message: "must be a path or an http(s) URL without user".to_owned(),
+                });
+            } else if tenant.is_some_and(|id| uuid::Uuid::parse_str(id).is_err()) {
+                faults.push(WarmFault {
+                    index,
+                    message: "the tenant must be given by its id".to_owned(),
                 });
             } else if seen.insert(target.clone()) {
                 kept.push(target);
@@ -85,6 +116,12 @@ impl WarmList {
 
     pub fn targets(&self) -> &[WarmTarget] {
         &self.0
+    }
+
+    /// The entries for which `kept` says yes.
+    #[must_use]
+    pub fn filtered(&self, kept: impl Fn(&WarmTarget) -> bool) -> Self {
+        Self(self.0.iter().filter(|t| kept(t)).cloned().collect())
     }
 }
 
@@ -111,7 +148,7 @@ where
             WarmReport::default(),
             |mut report, (target, result)| async move {
                 match result {
-                    None => report.not_ready += 1,
+                    None => report.not_ready.push(target),
                     Some(Ok(())) => report.fetched += 1,
                     Some(Err(reason)) => report.failed.push((target.url, reason)),
                 }
@@ -159,6 +196,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_text_alone_is_a_url() {
+        let list: Vec<WarmTarget> = serde_json::from_str(
+            r#"["/a", {"url": "/b", "tenant": "00000000-0000-7000-8000-000000000002"}]"#,
+        )
+        .expect("both forms");
+        assert_eq!(list[0], target("/a"));
+        assert!(list[1].tenant.is_some());
+        assert!(serde_json::from_str::<WarmTarget>(r#"{"url":"/","x":1}"#).is_err());
+        let nameless = WarmTarget {
+            tenant: Some("acme".to_owned()),
+            ..target("/a")
+        };
+        assert_eq!(
+            WarmList::new(vec![nameless]).expect_err("no id")[0].index,
+            0
+        );
+    }
+
     #[tokio::test]
     async fn eight_at_a_time_and_only_when_ready() {
         let list =
@@ -182,7 +238,8 @@ mod tests {
             },
         )
         .await;
-        assert_eq!((report.fetched, report.not_ready), (89, 10));
+        assert_eq!((report.fetched, report.not_ready.len()), (89, 10));
+        assert!(report.not_ready.iter().all(|t| t.url.ends_with('7')));
         assert_eq!(report.failed, [("/3".to_owned(), "refused".to_owned())]);
         assert_eq!(most.load(Ordering::SeqCst), AT_A_TIME);
     }

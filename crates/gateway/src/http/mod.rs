@@ -1,15 +1,25 @@
 //! The gateway's own API below `/api/gateway`.
 
+mod breakers;
 mod cache;
+mod explain;
+mod live;
 mod objects;
+mod releases;
 mod requests;
+mod topology;
+
+use std::sync::{Arc, OnceLock};
 
 use portico_telemetry::access::AccessLog;
 use portico_web::{Built, Routes};
 use utoipa::openapi::OpenApi;
 
+use crate::breakers::Breakers;
+use crate::explaining::BuiltinRoutes;
 use crate::objects::Ops;
 use crate::purges::Purges;
+use crate::release::Releases;
 
 /// Largest document.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -19,7 +29,11 @@ const BODY_LIMIT: usize = 256 * 1024;
 pub(crate) struct Api {
     pub(crate) ops: Ops,
     pub(crate) purges: Purges,
+    pub(crate) releases: Releases,
     pub(crate) access: AccessLog,
+    pub(crate) breakers: Breakers,
+    /// The routes of built-in services; filled once all are built.
+    pub(crate) builtins: Arc<OnceLock<BuiltinRoutes>>,
 }
 
 /// All routes.
@@ -33,5 +47,6 @@ pub(crate) fn openapi() -> OpenApi {
 }
 
 fn all() -> Routes<Api> {
-    requests::add(cache::add(objects::add(Routes::new())))
+    let all = requests::add(cache::add(releases::add(objects::add(Routes::new()))));
+    live::add(topology::add(explain::add(breakers::add(all))))
 }

@@ -87,7 +87,9 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
         .add(write, routes!(rollback))
 }
 
-/// Objects of a kind in the order of their names.
+/// List objects
+///
+/// Of a kind, in the order of their names.
 #[utoipa::path(get, path = "/{kind}", tag = "gateway",
     params(("kind" = String, Path, description = "routes, limits, cache-rules, hosts, cors, transforms, blocks, releases"), PageQuery),
     responses((status = 200, body = Page<ObjectBody>)))]
@@ -111,7 +113,9 @@ async fn list(
     })))
 }
 
-/// Creates an object; 409 when the name is taken.
+/// Create an object
+///
+/// 409 when the name is taken.
 #[utoipa::path(post, path = "/{kind}", tag = "gateway", request_body = WishBody,
     params(("kind" = String, Path), SaveQuery), responses((status = 201, body = ObjectBody)))]
 async fn create(
@@ -141,7 +145,7 @@ async fn create(
     Ok((status, answer(saved)).into_response())
 }
 
-/// One object.
+/// Show an object
 #[utoipa::path(get, path = "/{kind}/{name}", tag = "gateway",
     params(("kind" = String, Path), ("name" = String, Path)), responses((status = 200, body = ObjectBody)))]
 async fn get(
@@ -156,7 +160,9 @@ async fn get(
     }))
 }
 
-/// Creates or replaces an object; `If-Match` guards against a lost update.
+/// Save an object
+///
+/// Creates or replaces it; `If-Match` guards against a lost update.
 #[utoipa::path(put, path = "/{kind}/{name}", tag = "gateway", request_body = WishBody,
     params(("kind" = String, Path), ("name" = String, Path), SaveQuery), responses((status = 200, body = ObjectBody)))]
 async fn put(
@@ -185,7 +191,9 @@ async fn put(
     Ok(answer(api.ops.save(&cx, wish).await?))
 }
 
-/// Deletes an object; its history stays.
+/// Delete an object
+///
+/// Its history stays.
 #[utoipa::path(delete, path = "/{kind}/{name}", tag = "gateway",
     params(("kind" = String, Path), ("name" = String, Path)), responses((status = 204)))]
 async fn delete(
@@ -200,7 +208,9 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The history of an object, newest first.
+/// Show the history of an object
+///
+/// Newest first.
 #[utoipa::path(get, path = "/{kind}/{name}/versions", tag = "gateway",
     params(("kind" = String, Path), ("name" = String, Path), PageQuery), responses((status = 200, body = Page<ObjectBody>)))]
 async fn versions(
@@ -226,6 +236,8 @@ async fn versions(
     })))
 }
 
+/// Roll an object back
+///
 /// Makes an earlier version the newest again.
 #[utoipa::path(post, path = "/{kind}/{name}/rollback", tag = "gateway", request_body = RollbackBody,
     params(("kind" = String, Path), ("name" = String, Path)), responses((status = 200, body = ObjectBody)))]
@@ -233,11 +245,12 @@ async fn rollback(
     State(api): State<Api>,
     Cx(cx): Cx,
     Path((segment, name)): Path<(String, String)>,
+    IfMatch(expected): IfMatch,
     Json(body): Json<RollbackBody>,
 ) -> ApiResult<Response> {
     let version = api
         .ops
-        .rollback(&cx, kind(&segment)?, &name, body.to, body.message)
+        .rollback(&cx, kind(&segment)?, &name, body.to, expected, body.message)
         .await?;
     Ok(answer(Saved {
         version,

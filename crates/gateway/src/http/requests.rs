@@ -41,7 +41,9 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
     )
 }
 
-/// Recent requests of this replica, newest first.
+/// List recent requests
+///
+/// Of this replica, newest first.
 #[utoipa::path(get, path = "/requests", tag = "gateway", params(Wanted), responses((status = 200, body = Requests)))]
 async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -> ApiResult<Json<Requests>> {
     let limit = page::limit(wanted.limit)?;

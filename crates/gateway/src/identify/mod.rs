@@ -138,6 +138,12 @@ impl Identifier {
         Rc::clone(&self.anonymous)
     }
 
+    /// A caller that the house itself names.
+    #[must_use]
+    pub fn of(&self, principal: Arc<Principal>) -> Rc<Identity> {
+        Rc::new(Identity::new(principal, None))
+    }
+
     /// The caller behind a request's headers.
     ///
     /// # Errors

@@ -432,7 +432,7 @@ impl CredentialSource for Opaque {
 
 #[test]
 fn opaque_tokens_are_told_by_their_prefix_and_the_operators_only_locally() {
-    let mut credentials = Credentials::default();
+    let credentials = Credentials::default();
     credentials.add(Arc::new(Opaque("pop_", Arc::new(Principal::operator()))));
     let key = Principal::new(PrincipalKind::ApiKey, "k1", TENANT_DEFAULT);
     credentials.add(Arc::new(Opaque("ptk_", Arc::new(key))));

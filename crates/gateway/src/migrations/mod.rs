@@ -1,7 +1,7 @@
 //! The gateway's tables, one step after the other.
 
 use portico_db::schema::{
-    big_integer, boolean, index, json_null, one_of, table, text, timestamp, uuid,
+    big_integer, boolean, bytes, index, json_null, key, one_of, table, text, timestamp, uuid,
 };
 use portico_db::{Migrations, Step};
 
@@ -9,7 +9,7 @@ use crate::objects::Kind;
 
 /// All steps, oldest first.
 pub(crate) fn all() -> Migrations {
-    Migrations::new([objects()])
+    Migrations::new([objects(), release_counts()])
 }
 
 fn objects() -> Step {
@@ -48,5 +48,22 @@ fn objects() -> Step {
             .take()
             .into(),
         ],
+    )
+}
+
+/// What each process counted of each trial of a release, for all to add up.
+fn release_counts() -> Step {
+    Step::new(
+        "m0002_gateway_release_counts",
+        [table("gateway_release_counts")
+            .col(text("service"))
+            .col(big_integer("run"))
+            .col(text("version"))
+            .col(text("replica"))
+            .col(bytes("counts"))
+            .col(timestamp("at"))
+            .primary_key(&mut key(["service", "run", "version", "replica"]))
+            .take()
+            .into()],
     )
 }

@@ -13,6 +13,13 @@ use uuid::Uuid;
 
 use crate::cache::RulePolicy;
 
+mod release;
+
+pub use release::{
+    Candidate, Figures, Guard, GuardsDoc, Matcher, NameValue, Numbers, Phase, PlanDoc, Previous,
+    ReleaseDoc, ReleaseState, Sticky, Stopped,
+};
+
 /// A document with its name, as the table is compiled from it.
 #[derive(Debug, Clone)]
 pub struct Object<T> {
@@ -407,70 +414,6 @@ pub struct QueryOps {
     pub rename: IndexMap<String, String>,
     pub remove: Vec<String>,
     pub set: IndexMap<String, String>,
-}
-
-/// How traffic is divided among the versions of a service (GW-80); the object's name is the service's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReleaseDoc {
-    /// The version that gets what the candidate does not; absent for the highest non-prerelease one.
-    pub stable: Option<String>,
-    pub candidate: Option<Candidate>,
-    /// By what the same caller keeps the same side while the weight grows.
-    pub sticky: Sticky,
-    /// Versions that callers may choose; absent for stable and candidate.
-    pub pickable: Option<Vec<String>>,
-    pub balance: Option<BalanceDoc>,
-    /// Seconds that the version before stays ready after a switch.
-    pub rollback_window_s: Option<u32>,
-}
-
-/// The version on trial.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Candidate {
-    pub version: String,
-    /// Percent of the traffic in steps of 0.1.
-    #[serde(default)]
-    pub weight: f64,
-    /// Whoever fits one of these gets the candidate, whatever the weight.
-    #[serde(default)]
-    pub matchers: Vec<Matcher>,
-}
-
-/// Chooses the candidate for some requests.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Matcher {
-    Header(NameValue),
-    Cookie(NameValue),
-    User(String),
-    Tenant(Uuid),
-    Role(String),
-    /// Percent of users, by a hash of the user.
-    Percent(f64),
-}
-
-/// A name, and its value when not any will do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NameValue {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-}
-
-/// By what a caller is told from others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sticky {
-    /// The user, else the session, else the address.
-    #[default]
-    User,
-    Session,
-    Address,
-    /// Each request anew.
-    None,
 }
 
 /// How instances are chosen (GW-45).

@@ -1,5 +1,6 @@
 //! What can be wrong with a document, listed by the path of each field.
 
+mod release;
 mod route;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -7,8 +8,8 @@ use portico_base::FieldFault;
 use portico_base::name::is_service_name;
 
 use super::doc::{
-    BlockDoc, CacheRuleDoc, CorsDoc, Dimension, HashBy, HeaderOps, HostDoc, LimitDoc, Matcher,
-    ReleaseDoc, Scope, TransformDoc, Validate,
+    BlockDoc, CacheRuleDoc, CorsDoc, Dimension, HeaderOps, HostDoc, LimitDoc, Scope, TransformDoc,
+    Validate,
 };
 use crate::route::{host, path};
 
@@ -385,93 +386,6 @@ fn header_ops(f: &mut Faults, field: &str, ops: &HeaderOps) {
     }
 }
 
-impl Validate for ReleaseDoc {
-    fn faults(&self) -> Vec<FieldFault> {
-        let mut f = Faults::default();
-        let version = |f: &mut Faults, field: &str, text: &str| {
-            f.check(
-                !text.is_empty() && text.len() <= 64,
-                field,
-                "invalid",
-                "must be a version of 1 to 64 bytes",
-            );
-        };
-        if let Some(stable) = &self.stable {
-            version(&mut f, "stable", stable);
-        }
-        if let Some(candidate) = &self.candidate {
-            version(&mut f, "candidate.version", &candidate.version);
-            percent(&mut f, "candidate.weight", candidate.weight);
-            f.list("candidate.matchers", &candidate.matchers);
-            for (i, matcher) in candidate.matchers.iter().enumerate() {
-                let at = format!("candidate.matchers[{i}]");
-                match matcher {
-                    Matcher::Header(one) => {
-                        let good = HeaderName::from_bytes(one.name.as_bytes()).is_ok();
-                        f.check(
-                            good,
-                            format!("{at}.header.name"),
-                            "invalid",
-                            "is not a header name",
-                        );
-                    }
-                    Matcher::Cookie(one) => f.check(
-                        !one.name.is_empty(),
-                        format!("{at}.cookie.name"),
-                        "required",
-                        "must not be empty",
-                    ),
-                    Matcher::User(text) | Matcher::Role(text) => {
-                        f.check(!text.is_empty(), at, "required", "must not be empty")
-                    }
-                    Matcher::Percent(share) => percent(&mut f, &format!("{at}.percent"), *share),
-                    Matcher::Tenant(_) => {}
-                }
-            }
-            let same = self.stable.as_deref() == Some(candidate.version.as_str());
-            f.check(
-                !same,
-                "candidate.version",
-                "conflict",
-                "must be another version than `stable`",
-            );
-        }
-        if let Some(balance) = &self.balance {
-            match &balance.by {
-                Some(HashBy::Header(name)) => {
-                    let good = HeaderName::from_bytes(name.as_bytes()).is_ok();
-                    f.check(good, "balance.by.header", "invalid", "is not a header name");
-                }
-                Some(HashBy::Cookie(name)) => f.check(
-                    !name.is_empty(),
-                    "balance.by.cookie",
-                    "required",
-                    "must not be empty",
-                ),
-                _ => {}
-            }
-        }
-        f.check(
-            self.rollback_window_s.is_none_or(|s| s <= 86_400),
-            "rollback_window_s",
-            "out_of_range",
-            "must be at most 86400",
-        );
-        f.0
-    }
-}
-
-fn percent(f: &mut Faults, field: &str, share: f64) {
-    let tenths = share * 10.0;
-    let good = (0.0..=100.0).contains(&share) && (tenths - tenths.round()).abs() < 1e-9;
-    f.check(
-        good,
-        field,
-        "out_of_range",
-        "must be from 0 to 100 in steps of 0.1",
-    );
-}
-
 impl Validate for HostDoc {
     fn faults(&self) -> Vec<FieldFault> {
         let mut f = Faults::default();
@@ -511,7 +425,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::doc::RouteDoc;
+    use crate::objects::doc::{ReleaseDoc, RouteDoc};
 
     fn fields<T: Validate + serde::de::DeserializeOwned>(doc: serde_json::Value) -> Vec<String> {
         let doc: T = serde_json::from_value(doc).expect("the form is right");

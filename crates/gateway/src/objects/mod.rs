@@ -11,5 +11,5 @@ pub use book::Book;
 pub use doc::{Object, Objects, Validate};
 pub use faults::ROOTS;
 pub use kind::Kind;
-pub(crate) use ops::{Ops, Saved, Wish};
+pub(crate) use ops::{Amendment, Ops, Saved, Wish};
 pub(crate) use store::Version;

@@ -1,8 +1,8 @@
 //! Use-cases of objects: save, delete, roll back; one version, one audit record, one event per change.
 
-use portico_base::{Access, Context};
+use portico_base::{Access, Context, Timestamp};
 use portico_contract::audit::{Audit, Record};
-use portico_db::{Db, WriteTx};
+use portico_db::{Db, Lease, WriteTx};
 use serde_json::{Value, json};
 
 use super::book::{Book, TOPIC};
@@ -10,6 +10,7 @@ use super::doc::Objects;
 use super::kind::Kind;
 use super::store::{self, Version};
 use crate::error::Error;
+use crate::release::{self, Refused, Serving};
 
 /// Longest name of an object.
 const MAX_NAME: usize = 80;
@@ -22,6 +23,8 @@ pub(crate) struct Ops {
     pub(crate) db: Db,
     pub(crate) audit: Audit,
     pub(crate) book: Book,
+    /// What the route table knows of versions, for releases.
+    pub(crate) serving: Serving,
 }
 
 /// What somebody wants an object to be.
@@ -36,6 +39,18 @@ pub(crate) struct Wish {
     pub(crate) create: bool,
     /// Only say what would happen.
     pub(crate) dry_run: bool,
+}
+
+/// A change of an object that is there, made from what it is.
+pub(crate) struct Amendment<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'a str,
+    /// The version that the caller saw; another one is 412.
+    pub(crate) expected: Option<i64>,
+    /// The version when the request came in; another one is a conflict.
+    pub(crate) seen: Option<i64>,
+    /// The change is only right as long as this is held.
+    pub(crate) lease: Option<&'a Lease>,
 }
 
 /// What became of a wish.
@@ -55,7 +70,7 @@ impl Ops {
             return Err(Error::Invalid(faults));
         }
         let conflicts = conflicts(wish.kind, &wish.name, &wish.doc, &self.book.current());
-        let tx = self.db.begin().await?;
+        let tx = self.begin(wish.kind, &wish.name).await?;
         let before = store::newest(&tx, wish.kind, None, &wish.name).await?;
         let present = before.as_ref().filter(|version| version.doc.is_some());
         match (present, wish.create, wish.expected) {
@@ -76,12 +91,13 @@ impl Ops {
         {
             return Err(Error::TooManyObjects);
         }
+        let doc = self.admitted(cx, wish.kind, &wish.name, present, wish.doc)?;
         let version = next(
             cx,
             wish.kind,
             &wish.name,
             before.as_ref(),
-            Some(wish.doc),
+            Some(doc),
             &wish.message,
         );
         if wish.dry_run {
@@ -100,7 +116,7 @@ impl Ops {
         expected: Option<i64>,
     ) -> Result<(), Error> {
         cx.authorise(&Access::Permission(kind.write()))?;
-        let tx = self.db.begin().await?;
+        let tx = self.begin(kind, name).await?;
         let before = store::newest(&tx, kind, None, name).await?;
         let Some(present) = before.as_ref().filter(|version| version.doc.is_some()) else {
             return Err(Error::UnknownObject);
@@ -119,14 +135,18 @@ impl Ops {
         kind: Kind,
         name: &str,
         to: Option<i64>,
+        expected: Option<i64>,
         message: Option<String>,
     ) -> Result<Version, Error> {
         cx.authorise(&Access::Permission(kind.write()))?;
-        let tx = self.db.begin().await?;
+        let tx = self.begin(kind, name).await?;
         let before = store::newest(&tx, kind, None, name).await?;
         let Some(present) = &before else {
             return Err(Error::UnknownObject);
         };
+        if expected.is_some_and(|expected| expected != present.version) {
+            return Err(Error::VersionMismatch(present.version));
+        }
         let to = to.unwrap_or(present.version - 1);
         let target = store::version(&tx, kind, None, name, to)
             .await?
@@ -140,9 +160,59 @@ impl Ops {
             return Err(Error::Invalid(faults));
         }
         let message = message.unwrap_or_else(|| format!("back to version {to}"));
+        let doc = match doc {
+            Some(doc) => Some(self.admitted(cx, kind, name, Some(present), doc)?),
+            None => None,
+        };
         let version = next(cx, kind, name, before.as_ref(), doc, &message);
         self.write(cx, tx, before.as_ref(), &version).await?;
         Ok(version)
+    }
+
+    /// Changes an object from what it is to what `change` makes of it, with the message that it gives. Two that
+    /// do so at once, on any replicas, come one after the other, and the second sees what the first made.
+    pub(crate) async fn amend(
+        &self,
+        cx: &Context,
+        wish: Amendment<'_>,
+        change: impl FnOnce(&Value, Timestamp) -> Result<(Value, String), Error>,
+    ) -> Result<Version, Error> {
+        let (kind, name) = (wish.kind, wish.name);
+        cx.authorise(&Access::Permission(kind.write()))?;
+        let tx = self.begin(kind, name).await?;
+        if let Some(lease) = wish.lease {
+            tx.fence(lease).await?;
+        }
+        let before = store::newest(&tx, kind, None, name).await?;
+        let Some((present, doc)) = before.as_ref().and_then(|b| Some((b, b.doc.as_ref()?))) else {
+            return Err(Error::UnknownObject);
+        };
+        if wish.expected.is_some_and(|e| e != present.version) {
+            return Err(Error::VersionMismatch(present.version));
+        }
+        if wish.seen.is_some_and(|seen| seen != present.version) {
+            return Err(Refused::Changed.into());
+        }
+        let (doc, message) = change(doc, cx.now())?;
+        let version = next(cx, kind, name, before.as_ref(), Some(doc), &message);
+        self.write(cx, tx, before.as_ref(), &version).await?;
+        Ok(version)
+    }
+
+    /// The document as it is kept: a release gets the state that follows from it.
+    fn admitted(
+        &self,
+        cx: &Context,
+        kind: Kind,
+        name: &str,
+        present: Option<&Version>,
+        doc: Value,
+    ) -> Result<Value, Error> {
+        if kind != Kind::Release {
+            return Ok(doc);
+        }
+        let before = present.and_then(|version| version.doc.as_ref());
+        release::admitted(&self.serving, name, before, &doc, cx.now())
     }
 
     /// The active version of an object.
@@ -190,6 +260,15 @@ impl Ops {
         Ok(versions)
     }
 
+    /// A transaction that is alone with the object: of two changes at once the second sees what the first made,
+    /// so that it fails for the reason that its caller can act on.
+    async fn begin(&self, kind: Kind, name: &str) -> Result<WriteTx, Error> {
+        let tx = self.db.begin().await?;
+        tx.serialise(&format!("gateway_objects/{}/{name}", kind.as_str()))
+            .await?;
+        Ok(tx)
+    }
+
     async fn write(
         &self,
         cx: &Context,
@@ -212,6 +291,12 @@ impl Ops {
         self.audit.record(&tx, cx, record).await?;
         let event = json!({ "kind": version.kind.as_str(), "name": version.name, "version": version.version });
         tx.publish(TOPIC, &version.name, &event)?;
+        if version.kind == Kind::Release {
+            let before = before.and_then(|before| before.doc.as_ref());
+            for (topic, event) in release::events(&version.name, before, version.doc.as_ref()) {
+                tx.publish(topic, &version.name, &event)?;
+            }
+        }
         tx.commit().await?;
         // The caller's own process routes by the change before the caller has its answer.
         self.book.refresh().await?;
@@ -276,17 +361,8 @@ fn conflicts(kind: Kind, name: &str, doc: &Value, objects: &Objects) -> Vec<Stri
     let Ok(doc) = serde_json::from_value::<super::doc::RouteDoc>(doc.clone()) else {
         return Vec::new();
     };
-    objects
-        .routes
+    crate::route::build::conflicts(&doc, name, &objects.routes)
         .iter()
-        .filter(|other| {
-            &*other.name != name
-                && other.doc.hosts == doc.hosts
-                && other.doc.path == doc.path
-                && other.doc.methods == doc.methods
-                && other.doc.headers == doc.headers
-                && other.doc.query == doc.query
-        })
-        .map(|other| other.name.to_string())
+        .map(ToString::to_string)
         .collect()
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode, header};
 use portico_base::Caller;
+use portico_telemetry::logs::in_scope;
 
 use super::door::Door;
 use super::hygiene;
 use super::record::Log;
 use super::refusal::Refusal;
+use super::scope;
 use super::target::uri;
 use super::way::{Call, missed};
 use crate::body::{ReqBody, RespBody};
@@ -35,10 +37,10 @@ impl Door {
             .services
             .get(call.name)
             .cloned()
-            .ok_or(missed(Miss::NoService(call.name)))?;
+            .ok_or_else(no_process)?;
         let unsafe_method = !request.method().is_safe();
         let answer = self
-            .run_router(&router, &call.below, identity, request, log)
+            .run_router(&router, call.name, &call.below, identity, request, log)
             .await?;
         if unsafe_method && self.gate.is_behind() {
             // What was registered by this call must be routable once its answer is out.
@@ -67,13 +69,21 @@ impl Door {
             .find(|(p, _)| *p == prefix)
             .map(|(_, r)| r.clone());
         let router = router.ok_or(missed(Miss::Nothing))?;
-        self.run_router(&router, path, &identity, request, log)
-            .await
+        self.run_router(
+            &router,
+            prefix.trim_start_matches('/'),
+            path,
+            &identity,
+            request,
+            log,
+        )
+        .await
     }
 
     async fn run_router(
         self: &Rc<Self>,
         router: &axum::Router,
+        service: &str,
         path: &str,
         identity: &Rc<Identity>,
         mut request: Request<ReqBody>,
@@ -103,19 +113,39 @@ impl Door {
         request
             .extensions_mut()
             .insert(axum::extract::OriginalUri(original));
-        serve::call(&self.worker, router, request, false)
-            .await
-            .map_err(|panicked| {
-                tracing::error!(
-                    message = panicked.message,
-                    request_id = log.request_id.to_str().unwrap_or(""),
-                    "a built-in service panicked"
-                );
-                Refusal::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "system.internal",
-                    "something went wrong on our side",
-                )
-            })
+        let context = self.context(log, service);
+        let called = in_scope(context, async {
+            let mut span = scope::operation(service, &request);
+            let called = span
+                .around(serve::call(&self.worker, router, request, false))
+                .await;
+            match &called {
+                Ok(answer) => span.set("http.response.status_code", answer.status().as_u16()),
+                Err(_) => span.fail("panicked"),
+            }
+            called
+        });
+        called.await.map_err(|panicked| {
+            tracing::error!(
+                message = panicked.message,
+                request_id = log.request_id.to_str().unwrap_or(""),
+                "a built-in service panicked"
+            );
+            Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "system.internal",
+                "something went wrong on our side",
+            )
+        })
     }
+}
+
+/// A built-in service whose role is not in this process (OP-1).
+fn no_process() -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "gateway.no_instance",
+        "the service's role is in no process that this gateway reaches",
+    )
+    .retry_after(1)
 }

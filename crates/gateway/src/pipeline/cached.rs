@@ -1,5 +1,6 @@
 //! The cache's place in the sequence: a hit ends it, a miss goes on to an instance and is kept on its way back (GW-70…72).
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,17 +10,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
+use portico_base::Permission;
 
 use super::door::Door;
 use super::forward::Trip;
 use super::record::{Facts, Log};
 use super::refusal::Refusal;
+use super::settings::Values;
 use crate::body::{BodyError, ReqBody, RespBody};
 use crate::cache::{
-    Answer, CACHE_TAG, Collector, Fill, Forwarded, Leader, Level, Lookup, Mode, RequestView,
-    RulePolicy, Turn, X_CACHE, mark_forwarded,
+    Answer, CACHE_TAG, Collector, Fill, Forwarded, Leader, Level, Lookup, Mode, Outcome,
+    RequestView, RulePolicy, Turn, X_CACHE, describe, mark_forwarded,
 };
-use crate::route::plan;
+use crate::route::endpoints::EndpointRule;
+use crate::route::plan::{self, Plan};
+
+/// Whoever holds one of these is told the key in `Cache-Status` (GW-74).
+const READ: Permission = Permission::new("gateway:cache:read");
+const WRITE: Permission = Permission::new("gateway:cache:write");
 
 impl Door {
     /// Answers from the cache, or forwards.
@@ -34,30 +42,32 @@ impl Door {
         let Some(rule) = rule.filter(|r| r.mode != Mode::Off && is_cacheable(&request)) else {
             return self.uncached(trip, path, request, log).await;
         };
-        if !is_written(trip, &rule) && trip.node.state.is_silent() {
+        if !is_written(trip, &rule)
+            && trip.node.state.is_silent()
+            && !wants_only_copies(request.headers())
+        {
             return self.unasked(trip, request, log).await;
         }
         let now_ms = self.unix_ms();
         let host = host_of(request.headers());
-        let looked = {
-            let ask = Asked {
-                trip,
-                path,
-                host: &host,
-                method: request.method(),
-                query: request.uri().query(),
-            };
-            self.gate
-                .cache
-                .lookup(&ask.view(request.headers()), &rule, now_ms)
+        let ask = Asked {
+            trip,
+            path,
+            host: &lower(&host),
+            method: &request.method().clone(),
+            query: request.uri().clone(),
         };
+        let looked = self
+            .gate
+            .cache
+            .lookup(&ask.view(request.headers()), &rule, now_ms);
         match looked {
-            Lookup::Hit(answer) => Ok(self.stored(&answer, trip, log)),
+            Lookup::Hit(answer) => Ok(self.stored(&answer, &ask, &rule, log)),
             Lookup::Stale(answer, refresh) => {
                 if let Some(leader) = refresh {
-                    self.refresh(trip, path, &host, &request, &rule, leader);
+                    self.refresh(&ask, &request, &rule, leader);
                 }
-                Ok(self.stored(&answer, trip, log))
+                Ok(self.stored(&answer, &ask, &rule, log))
             }
             Lookup::OnlyIfCached => Err(Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
@@ -66,52 +76,31 @@ impl Door {
             )),
             Lookup::Bypass(why) => {
                 let mut response = self.forward(trip, request, &mut log.facts).await?;
-                mark(
-                    &mut response,
-                    Forwarded::Bypassed(why),
-                    is_written(trip, &rule),
-                    log,
-                );
+                self.mark(&mut response, Forwarded::Bypassed(why), &ask, &rule, log);
                 Ok(response)
             }
-            Lookup::Miss(ticket) => {
-                self.miss(trip, path, &host, request, &rule, ticket, log)
-                    .await
-            }
+            // On the heap, so that a hit does not carry the room that a miss needs.
+            Lookup::Miss(ticket) => Box::pin(self.miss(&ask, request, &rule, ticket, log)).await,
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a look-up found, and the request it was for"
-    )]
     async fn miss(
         self: &Rc<Self>,
-        trip: &Trip,
-        path: &str,
-        host: &str,
+        ask: &Asked<'_>,
         request: Request<ReqBody>,
         rule: &Arc<RulePolicy>,
         ticket: crate::cache::Ticket,
         log: &mut Log,
     ) -> Result<Response<RespBody>, Refusal> {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
         // The cache compares the client's own headers; the request's are changed for the service.
         let theirs = request.headers().clone();
-        let ask = Asked {
-            trip,
-            path,
-            host,
-            method: &method,
-            query: uri.query(),
-        };
         let view = ask.view(&theirs);
-        let wait = trip.plan.first_byte;
+        let wait = ask.trip.plan.first_byte;
         let origin = std::time::Instant::now();
         let began = self.unix_ms();
         let clock = move || began + u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
         match ticket.turn(&view, rule, wait, &clock).await {
-            Turn::Ready(answer) => Ok(self.stored(&answer, trip, log)),
+            Turn::Ready(answer) => Ok(self.stored(&answer, ask, rule, log)),
             Turn::Busy => Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "gateway.overloaded",
@@ -123,13 +112,13 @@ impl Door {
                 "gateway.upstream_timeout",
                 "the service did not answer in time",
             )),
-            Turn::Lead(leader) => self.lead(trip, &view, request, rule, leader, log).await,
+            Turn::Lead(leader) => self.lead(ask, &view, request, rule, leader, log).await,
         }
     }
 
     async fn lead(
         self: &Rc<Self>,
-        trip: &Trip,
+        ask: &Asked<'_>,
         view: &RequestView<'_>,
         mut request: Request<ReqBody>,
         rule: &Arc<RulePolicy>,
@@ -137,34 +126,34 @@ impl Door {
         log: &mut Log,
     ) -> Result<Response<RespBody>, Refusal> {
         leader.prepare(request.headers_mut(), self.unix_ms());
-        let mut response = match self.forward(trip, request, &mut log.facts).await {
+        let mut response = match self.forward(ask.trip, request, &mut log.facts).await {
             Ok(response) => response,
             Err(refusal) => {
                 return match leader.on_error(view, self.unix_ms()) {
-                    Some(answer) => Ok(self.stored(&answer, trip, log)),
+                    Some(answer) => Ok(self.stored(&answer, ask, rule, log)),
                     None => Err(refusal),
                 };
             }
         };
         if response.status().is_success() {
-            trip.node.state.heard(response.headers());
+            ask.trip.node.state.heard(response.headers());
         }
         // What only we may say must not be stored either.
         super::hygiene::clean_response(response.headers_mut(), false);
         let status = response.status();
         match leader.fill(view, rule, status, response.headers(), self.unix_ms()) {
-            Fill::Answer(answer) => Ok(self.stored(&answer, trip, log)),
+            Fill::Answer(answer) => Ok(self.stored(&answer, ask, rule, log)),
             Fill::Through(why) => {
-                mark(
-                    &mut response,
-                    Forwarded::Refused(why),
-                    is_written(trip, rule),
-                    log,
-                );
+                self.mark(&mut response, Forwarded::Refused(why), ask, rule, log);
                 Ok(response)
             }
             Fill::Collect(collector) => {
-                mark(&mut response, Forwarded::Stored, true, log);
+                self.mark(&mut response, Forwarded::Stored, ask, rule, log);
+                if response.body().is_end_stream() {
+                    // Nobody reads a body that is not there (204, or of no length): this is its end.
+                    drop(collector.finish(self.unix_ms()));
+                    return Ok(response);
+                }
                 let gate = Arc::clone(&self.gate);
                 let clock: Rc<dyn Fn() -> u64> =
                     Rc::new(move || u64::try_from(gate.clock.unix_ms()).unwrap_or(0));
@@ -188,6 +177,7 @@ impl Door {
     ) -> Result<Response<RespBody>, Refusal> {
         let mut response = self.forward(trip, request, &mut log.facts).await?;
         trip.node.state.heard(response.headers());
+        self.met(trip, Outcome::Pass);
         log.cache = Level::Miss.as_str();
         response
             .headers_mut()
@@ -215,9 +205,9 @@ impl Door {
             let ask = Asked {
                 trip,
                 path,
-                host: &host,
+                host: &lower(&host),
                 method: &method,
-                query: uri.query(),
+                query: uri,
             };
             self.gate.cache.after_unsafe(
                 &ask.view(&none),
@@ -233,9 +223,7 @@ impl Door {
     /// Fetches a stale answer anew behind the client's back.
     fn refresh(
         self: &Rc<Self>,
-        trip: &Trip,
-        path: &str,
-        host: &str,
+        ask: &Asked<'_>,
         request: &Request<ReqBody>,
         rule: &Arc<RulePolicy>,
         mut leader: Leader,
@@ -245,19 +233,15 @@ impl Door {
         *fresh.headers_mut() = request.headers().clone();
         let theirs = request.headers().clone();
         let (door, rule) = (Rc::clone(self), Arc::clone(rule));
-        let (path, host, query) = (
-            path.to_owned(),
-            host.to_owned(),
-            request.uri().query().map(str::to_owned),
-        );
-        let trip = trip.again();
+        let (path, host) = (ask.path.to_owned(), ask.host.to_owned());
+        let (trip, query) = (ask.trip.again(), ask.query.clone());
         self.worker.spawn(async move {
             let ask = Asked {
                 trip: &trip,
                 path: &path,
                 host: &host,
                 method: &Method::GET,
-                query: query.as_deref(),
+                query,
             };
             let view = ask.view(&theirs);
             let mut facts = Facts::default();
@@ -283,34 +267,87 @@ impl Door {
 
     /// The rule for a path: the route's, else the endpoint's, else what the answers say themselves.
     fn rule(&self, trip: &Trip, method: &Method, path: &str) -> Option<Arc<RulePolicy>> {
-        let values = &trip.local.table.values;
-        if !values.cache {
+        if !trip.local.table.values.cache {
             return None;
         }
-        let written = plan::first(&trip.plan.cache, method, path);
-        let declared = trip.endpoint.as_ref().and_then(|e| e.cache.as_ref());
-        Some(
-            written
-                .or(declared)
-                .map_or_else(|| Arc::clone(&trip.local.default_rule), Arc::clone),
-        )
+        let said = written(&trip.plan, trip.endpoint.as_deref(), method, path);
+        Some(said.map_or_else(|| Arc::clone(&trip.local.default_rule), Arc::clone))
     }
 
-    fn stored(&self, answer: &Answer, trip: &Trip, log: &mut Log) -> Response<RespBody> {
+    fn stored(
+        &self,
+        answer: &Answer,
+        ask: &Asked<'_>,
+        rule: &RulePolicy,
+        log: &mut Log,
+    ) -> Response<RespBody> {
         log.cache = answer.level().as_str();
-        let (level, result) = answer.outcome().labels();
-        self.meters.of(Some(&trip.plan)).cache(level, result);
-        if log.cache == "STALE" {
+        self.met(ask.trip, answer.outcome());
+        if answer.level() == Level::Stale {
             self.meters.families.stale.inc();
         }
         let mut response = Response::new(RespBody::from(answer.body()));
         *response.status_mut() = answer.status();
-        *response.headers_mut() = answer.headers(None);
+        *response.headers_mut() = answer.headers(ask.key_if_told(rule).as_deref());
         response
+    }
+
+    /// Tells how an answer met the cache: all of it where it was stored or a rule was written, else in one word.
+    fn mark(
+        &self,
+        response: &mut Response<RespBody>,
+        forwarded: Forwarded,
+        ask: &Asked<'_>,
+        rule: &Arc<RulePolicy>,
+        log: &mut Log,
+    ) {
+        let level = forwarded.level().as_str();
+        log.cache = level;
+        self.met(
+            ask.trip,
+            match forwarded {
+                Forwarded::Bypassed(_) => Outcome::Bypass,
+                Forwarded::Stored | Forwarded::Refused(_) => Outcome::Miss,
+            },
+        );
+        let key = ask.key_if_told(rule);
+        if forwarded == Forwarded::Stored || key.is_some() || is_written(ask.trip, rule) {
+            mark_forwarded(response.headers_mut(), forwarded, key.as_deref());
+        } else {
+            response.headers_mut().remove(CACHE_TAG);
+            response
+                .headers_mut()
+                .insert(X_CACHE, HeaderValue::from_static(level));
+        }
+    }
+
+    fn met(&self, trip: &Trip, outcome: Outcome) {
+        let (level, result) = outcome.labels();
+        self.meters.of(Some(&trip.plan)).cache(level, result);
     }
 
     fn unix_ms(&self) -> u64 {
         u64::try_from(self.gate.clock.unix_ms()).unwrap_or(0)
+    }
+}
+
+/// The rule that somebody wrote for a path: an operator's, else the service's own for its endpoint.
+pub(super) fn written<'p>(
+    plan: &'p Plan,
+    endpoint: Option<&'p EndpointRule>,
+    method: &Method,
+    path: &str,
+) -> Option<&'p Arc<RulePolicy>> {
+    let declared = endpoint.and_then(|e| e.cache.as_ref());
+    plan::first(&plan.cache, method, path).or(declared)
+}
+
+/// The rule for paths about which nobody wrote anything: what the answers say themselves.
+pub(super) fn default_rule(values: &Values) -> RulePolicy {
+    RulePolicy {
+        heuristic: values.cache_heuristic,
+        honour_request: values.cache_honour,
+        ..RulePolicy::default()
     }
 }
 
@@ -319,31 +356,18 @@ fn is_written(trip: &Trip, rule: &Arc<RulePolicy>) -> bool {
     !Arc::ptr_eq(rule, &trip.local.default_rule)
 }
 
-/// Tells how an answer met the cache: all of it where it was stored or a rule was written, else in one word.
-fn mark(response: &mut Response<RespBody>, forwarded: Forwarded, whole: bool, log: &mut Log) {
-    let level = forwarded.level().as_str();
-    log.cache = level;
-    if whole {
-        mark_forwarded(response.headers_mut(), forwarded, None);
-    } else {
-        response.headers_mut().remove(CACHE_TAG);
-        response
-            .headers_mut()
-            .insert(X_CACHE, HeaderValue::from_static(level));
-    }
-}
-
 /// What a view is made of besides the headers.
 struct Asked<'a> {
     trip: &'a Trip,
     path: &'a str,
     host: &'a str,
     method: &'a Method,
-    query: Option<&'a str>,
+    /// Where the query is.
+    query: http::Uri,
 }
 
-impl<'a> Asked<'a> {
-    fn view(&self, headers: &'a HeaderMap) -> RequestView<'a> {
+impl Asked<'_> {
+    fn view<'v>(&'v self, headers: &'v HeaderMap) -> RequestView<'v> {
         let identity = &self.trip.identity;
         let known = identity.principal.is_authenticated();
         RequestView {
@@ -351,14 +375,28 @@ impl<'a> Asked<'a> {
             scheme: self.trip.client.scheme(),
             host: self.host,
             path: self.path,
-            query: self.query,
+            query: self.query.query(),
             headers,
             tenant: &identity.tenant_text,
             principal: known.then_some(&*identity.principal.subject),
             trusted: known,
             service: &self.trip.plan.service,
+            version: self
+                .trip
+                .version
+                .and_then(|at| self.trip.node.versions.get(at))
+                .map_or("", |version| &version.name),
             route: &self.trip.plan.route,
         }
+    }
+
+    /// The key in words, for those who look after the cache.
+    fn key_if_told(&self, rule: &RulePolicy) -> Option<String> {
+        let principal = &self.trip.identity.principal;
+        if !principal.is_authenticated() || !(principal.may(&READ) || principal.may(&WRITE)) {
+            return None;
+        }
+        Some(describe(&self.view(&HeaderMap::new()), rule))
     }
 }
 
@@ -372,12 +410,24 @@ fn is_cacheable(request: &Request<ReqBody>) -> bool {
             .is_none()
 }
 
-fn host_of(headers: &HeaderMap) -> String {
+/// RFC 9111 §5.2.1.7: no request may go to the service for this one.
+fn wants_only_copies(headers: &HeaderMap) -> bool {
     headers
-        .get(header::HOST)
-        .and_then(|h| h.to_str().ok())
-        .unwrap_or("")
-        .to_ascii_lowercase()
+        .get(header::CACHE_CONTROL)
+        .is_some_and(|v| memchr::memmem::find(v.as_bytes(), b"only-if-cached").is_some())
+}
+
+fn host_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(header::HOST).cloned()
+}
+
+fn lower(host: &Option<HeaderValue>) -> Cow<'_, str> {
+    let host = host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or("");
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        host.to_ascii_lowercase().into()
+    } else {
+        host.into()
+    }
 }
 
 async fn read_out(body: &mut RespBody, mut collector: Collector, now_ms: u64) {

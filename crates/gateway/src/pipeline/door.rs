@@ -14,6 +14,7 @@ use portico_base::Random;
 use portico_telemetry::access::AccessWriter;
 use portico_telemetry::trace::{SamplingHints, TraceContext};
 
+use super::cached::default_rule;
 use super::client::{self, Client};
 use super::gate::Gate;
 use super::metrics::Meters;
@@ -79,10 +80,7 @@ impl Local {
             auth: limit("auth", Dimension::Address, v.auth_per_s),
             host: RefCell::default(),
             user: limit("user", Dimension::User, v.user_per_s),
-            default_rule: Arc::new(RulePolicy {
-                heuristic: v.cache_heuristic,
-                ..RulePolicy::default()
-            }),
+            default_rule: Arc::new(default_rule(v)),
             user_at_once: Limited::at_once("user-concurrent", Dimension::User, v.user_concurrent),
             table,
         }

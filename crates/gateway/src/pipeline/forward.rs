@@ -19,6 +19,7 @@ use super::gate::BreakerEvent;
 use super::hygiene;
 use super::record::{Facts, Flight};
 use super::refusal::Refusal;
+use super::scope;
 use super::signature::Signed;
 use super::way::fill;
 use crate::balance::breaker::Admission;
@@ -34,6 +35,7 @@ use crate::route::service::{InstanceNode, ServiceNode, VersionNode};
 use crate::serve::UpgradeTo;
 use crate::upstream::{SendError, SendErrorKind, SendOptions, TimeoutKind};
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Headers that a request gets here.
@@ -128,6 +130,7 @@ impl Door {
         let answered = self.attempts(trip, request, facts).await;
         let ended = facts.ended.unwrap_or(trip.begun);
         self.tell_service(trip, &answered, admission == Admission::Trial, ended);
+        tell_release(trip, &answered, facts);
         answered
     }
 
@@ -176,7 +179,12 @@ impl Door {
     }
 
     /// One attempt at the instance of `facts.flight`.
-    async fn attempt(&self, trip: &Trip, request: Request<ReqBody>, facts: &mut Facts) -> Attempt {
+    async fn attempt(
+        &self,
+        trip: &Trip,
+        mut request: Request<ReqBody>,
+        facts: &mut Facts,
+    ) -> Attempt {
         facts.attempts += 1;
         let Some(flight) = facts.flight.as_mut() else {
             return Attempt::Failed(Failed {
@@ -189,6 +197,7 @@ impl Door {
         let node = Arc::clone(&flight.node);
         let options = self.options(trip, &request);
         let sent = Instant::now();
+        let mut span = scope::attempt(trip, &node, facts.attempts, &mut request);
         let answered = self.upstreams.send(&node.target, request, &options).await;
         let ended = Instant::now();
         let took = ended.saturating_duration_since(sent);
@@ -198,6 +207,7 @@ impl Door {
         let penalty = (trip.plan.first_byte.as_secs_f32() * 1e6).max(micros);
         match answered {
             Ok(response) => {
+                span.set("http.response.status_code", response.status().as_u16());
                 if node.load.connected() {
                     self.gate
                         .directory
@@ -217,6 +227,7 @@ impl Door {
                 }
             }
             Err(error) => {
+                span.fail(error.to_string());
                 if is_connect(&error.kind) && node.load.connect_failed() {
                     self.gate
                         .directory
@@ -300,6 +311,7 @@ impl Door {
         hygiene::forward_client(headers, &trip.client, addresses, host.as_ref());
         headers.insert(super::client::X_REQUEST_ID, trip.request_id.clone());
         trip.trace.inject(headers);
+        scope::filter_baggage(headers, &trip.local.table.values.baggage);
         if let Some(transform) = plan::first(&trip.plan.transforms, &method, &trip.path) {
             transform.request(headers, &fill(&trip.identity, &trip.request_id, &[]));
         }
@@ -467,6 +479,8 @@ impl Door {
         let instance = node.map(|n| n.instance.id);
         (self.gate.breakers)(BreakerEvent {
             service: Arc::clone(&trip.node.service.key.name),
+            service_id: trip.node.service.id,
+            tenant: trip.node.service.key.tenant,
             instance,
             change,
             reasons: node.map_or_else(Vec::new, |n| {
@@ -474,6 +488,30 @@ impl Door {
             }),
         });
     }
+}
+
+/// Counts for the guards of a release, while there is one to guard (GW-81): 5xx and what the gateway itself had
+/// to answer are failures of the version that was chosen.
+fn tell_release(trip: &Trip, answered: &Result<Response<RespBody>, Refusal>, facts: &Facts) {
+    let version = trip.version.and_then(|at| trip.node.versions.get(at));
+    let Some(tally) = version.and_then(|v| v.tally.as_ref()) else {
+        return;
+    };
+    let failed = match answered {
+        Ok(response) => {
+            response.status().is_server_error() || grpc_failed(response.headers().get(GRPC_STATUS))
+        }
+        Err(refusal) if refusal.status.is_server_error() => true,
+        // The client left, or sent what cannot be forwarded: nothing about the version.
+        Err(_) => return,
+    };
+    tally.note(failed, facts.upstream);
+}
+
+/// gRPC's own kinds of 5xx, where the answer has nothing but trailers: unknown, deadline, unimplemented,
+/// internal, unavailable, data loss.
+fn grpc_failed(status: Option<&HeaderValue>) -> bool {
+    status.is_some_and(|s| matches!(s.as_bytes(), b"2" | b"4" | b"12" | b"13" | b"14" | b"15"))
 }
 
 fn no_instance() -> Refusal {

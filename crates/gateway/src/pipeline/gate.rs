@@ -17,12 +17,13 @@ use portico_contract::directory::{Directory, DirectorySource};
 use portico_contract::settings::Settings;
 use portico_state::{KeyHasher, Limiter};
 use portico_telemetry::access::AccessLog;
-use portico_telemetry::metrics::Registry;
+use portico_telemetry::metrics::{Registry, Samples};
 use portico_telemetry::trace::Tracer;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Families;
+use super::metrics::{Families, TableFigures};
+use super::overrides::Overrides;
 use crate::balance::Change;
 use crate::cache::Cache;
 use crate::identify::TokenVerifier;
@@ -42,6 +43,10 @@ pub struct Builtins {
 #[derive(Debug, Clone)]
 pub struct BreakerEvent {
     pub service: Arc<str>,
+    /// Id of the service.
+    pub service_id: uuid::Uuid,
+    /// Owner of the service; absent for a global one.
+    pub tenant: Option<uuid::Uuid>,
     /// Absent for the service's own breaker.
     pub instance: Option<uuid::Uuid>,
     pub change: Change,
@@ -99,6 +104,7 @@ pub struct Gate {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) breakers: BreakerListener,
+    pub(super) overrides: Overrides,
     origin: Instant,
     builder: Mutex<Builder>,
     wanted: Mutex<Wanted>,
@@ -150,6 +156,7 @@ impl Gate {
             clock: parts.clock,
             random: parts.random,
             breakers: parts.breakers,
+            overrides: Overrides::default(),
             origin,
             builder: Mutex::new(builder),
             wanted: Mutex::new(Wanted {
@@ -182,9 +189,10 @@ impl Gate {
             }
         }));
         let weak = Arc::downgrade(self);
-        registry.collect_with(move |_| {
+        TableFigures::declare(registry);
+        registry.collect_with(move |samples| {
             if let Some(gate) = weak.upgrade() {
-                gate.gauges();
+                gate.gauges(samples);
             }
         });
     }
@@ -205,6 +213,21 @@ impl Gate {
         1_000
             + u64::try_from(at.saturating_duration_since(self.origin).as_millis())
                 .unwrap_or(u64::MAX >> 1)
+    }
+
+    /// What flows through each service and route.
+    pub(crate) fn flows(&self) -> &super::metrics::Flows {
+        &self.families.flows
+    }
+
+    /// The newest directory, which may be ahead of the table.
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.directory.current()
+    }
+
+    /// Rises when a setting of the gateway changes.
+    pub(super) fn settings_version(&self) -> u64 {
+        self.settings_version.load(Relaxed)
     }
 
     /// The table in use.
@@ -266,7 +289,10 @@ impl Gate {
             settings_version,
             now_ms: self.now_ms(),
         };
-        self.table.store(builder.build(&input));
+        let table = builder.build(&input);
+        // What an operator decided holds for what comes back, too.
+        self.apply_overrides(&table);
+        self.table.store(table);
         self.families.build.with(&[]).observe(began.elapsed());
         self.built.send_replace(number);
     }
@@ -288,39 +314,12 @@ impl Gate {
         *self.built.borrow() < self.wanted.lock().number
     }
 
-    /// Brings gauges up to date when somebody reads them.
-    fn gauges(&self) {
-        let table = self.table.load();
-        let now_ms = self.now_ms();
-        self.families.seq.with(&[]).set(table.seq as f64);
-        self.families
-            .age
-            .with(&[])
-            .set(now_ms.saturating_sub(table.built_ms) as f64 / 1e3);
-        for (name, named) in table.services().take(200) {
-            let Some(node) = named.all().next() else {
-                continue;
-            };
-            let phase = match node.state.breaker.phase().0 {
-                crate::balance::Phase::Closed => 0.0,
-                crate::balance::Phase::HalfOpen => 1.0,
-                crate::balance::Phase::Open => 2.0,
-            };
-            self.families.breaker.with(&[name]).set(phase);
-            let panics = node
-                .versions
-                .iter()
-                .any(|v| !v.pool.is_empty() && v.pool.panics(now_ms));
-            self.families
-                .panic
-                .with(&[name])
-                .set(f64::from(u8::from(panics)));
-            if let Some(candidate) = node.split.candidate() {
-                self.families
-                    .weight
-                    .with(&[name, candidate])
-                    .set(node.split.weight());
-            }
-        }
+    /// What is read at a scrape.
+    fn gauges(&self, samples: &mut Samples) {
+        let figures = TableFigures {
+            table: &self.table.load(),
+            now_ms: self.now_ms(),
+        };
+        figures.add_to(samples);
     }
 }

@@ -1,5 +1,7 @@
 //! Headers that must not pass: forged identity on the way in, ours on the way out (GW-22, facts §5).
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use smallvec::SmallVec;
 
@@ -20,32 +22,41 @@ pub(super) const OWN_COOKIES: [&str; 4] = [
     "portico_refresh",
 ];
 
-/// Headers that a client could use to be routed or believed as something else.
+/// Headers that a client could use to be routed or believed as something else. To CGI-like services an
+/// underscore is a dash: what looks like one of these to them is taken away as well, and one that looks like
+/// the framing would make them wait for a body that does not come.
 fn is_forgery(name: &str, proxied: bool) -> bool {
-    let Some(rest) = name.strip_prefix("x-").or_else(|| name.strip_prefix("x_")) else {
-        return name == "forwarded" && !proxied;
+    let dashed = match name.contains('_') {
+        true => Cow::Owned(name.replace('_', "-")),
+        false => Cow::Borrowed(name),
     };
-    if rest.starts_with("portico-") || rest.starts_with("portico_") {
-        return true;
-    }
+    let Some(rest) = dashed.strip_prefix("x-") else {
+        return match &*dashed {
+            "forwarded" => !proxied,
+            "content-length" | "transfer-encoding" => matches!(dashed, Cow::Owned(_)),
+            _ => false,
+        };
+    };
     match rest {
         "original-url"
         | "rewrite-url"
         | "http-method"
         | "http-method-override"
         | "method-override" => true,
-        "real-ip" => !proxied,
-        _ => rest.starts_with("forwarded-") && !proxied,
+        // A proxy that is trusted writes dashes.
+        "real-ip" => !proxied || matches!(dashed, Cow::Owned(_)),
+        _ if rest.starts_with("forwarded-") => !proxied || matches!(dashed, Cow::Owned(_)),
+        _ => rest.starts_with("portico-"),
     }
 }
 
-/// Removes what a client must not say. Values with an underscore instead of a dash are the same to CGI-like services.
+/// Removes what a client must not say.
 pub(super) fn clean_request(headers: &mut HeaderMap, proxied: bool) {
     let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
     for name in headers.keys() {
         let text = name.as_str();
         let first = text.as_bytes().first();
-        if matches!(first, Some(b'x' | b'f')) && is_forgery(text, proxied) {
+        if matches!(first, Some(b'x' | b'f' | b'c' | b't')) && is_forgery(text, proxied) {
             gone.push(name.clone());
         }
     }
@@ -212,6 +223,11 @@ mod tests {
             ("x-original-url", "/admin"),
             ("x-rewrite-url", "/admin"),
             ("x-http-method-override", "DELETE"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_host", "evil"),
+            ("x_real-ip", "1.1.1.1"),
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
             ("accept", "*/*"),
             ("x-request-id", "a"),
         ];
@@ -224,6 +240,15 @@ mod tests {
         clean_request(&mut proxied, true);
         assert!(proxied.contains_key("x-forwarded-for") && proxied.contains_key("forwarded"));
         assert!(!proxied.contains_key("x-portico-user") && !proxied.contains_key("x_portico_user"));
+        assert!(!proxied.keys().any(|name| name.as_str().contains('_')));
+        let framing = map(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+        ]);
+        let mut kept = framing.clone();
+        clean_request(&mut kept, false);
+        assert_eq!(kept, framing);
     }
 
     #[test]

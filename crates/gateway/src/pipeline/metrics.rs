@@ -1,15 +1,23 @@
 //! What the pipeline counts (§9): families once, handles per worker, labels bounded.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 use portico_telemetry::metrics::{
     Counter, CounterFamily, CounterVec, GaugeFamily, GaugeVec, HistogramFamily, HistogramVec,
-    LocalCounter, LocalGauge, LocalHistogram, OTHER, Registry,
+    LocalCounter, LocalGauge, LocalHistogram, OTHER, Registry, Samples,
 };
 
+use crate::balance::Phase;
+use crate::balance::flow::{Ended, Flow};
 use crate::route::plan::Plan;
+use crate::route::service::{ServiceNode, VersionNode};
+use crate::route::table::Table;
 
 static REQUESTS: CounterFamily = CounterFamily::new(
     "portico_gateway_requests_total",
@@ -119,12 +127,6 @@ static AGE: GaugeFamily = GaugeFamily::new(
     &[],
     1,
 );
-static WEIGHT: GaugeFamily = GaugeFamily::new(
-    "portico_gateway_release_weight",
-    "Percent of a service's traffic that a candidate gets.",
-    &["service", "version"],
-    200,
-);
 
 /// All families of the pipeline.
 #[derive(Clone)]
@@ -140,19 +142,17 @@ pub struct Families {
     pub retries: CounterVec,
     pub exhausted: Counter,
     pub ejections: CounterVec,
-    pub breaker: GaugeVec,
-    pub panic: GaugeVec,
     pub cache: CounterVec,
     pub stale: Counter,
     pub build: HistogramVec,
-    pub seq: GaugeVec,
-    pub age: GaugeVec,
-    pub weight: GaugeVec,
+    /// The same by service and route for the map of the house.
+    pub flows: Arc<Flows>,
 }
 
 impl Families {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
+        TableFigures::declare(registry);
         Self {
             requests: registry.counter(&REQUESTS),
             seconds: registry.histogram(&SECONDS),
@@ -165,16 +165,109 @@ impl Families {
             retries: registry.counter(&RETRIES),
             exhausted: registry.counter(&EXHAUSTED).with(&[]),
             ejections: registry.counter(&EJECTIONS),
-            breaker: registry.gauge(&BREAKER),
-            panic: registry.gauge(&PANIC),
             cache: registry.counter(&CACHE),
             stale: registry.counter(&STALE).with(&[]),
             build: registry.histogram(&BUILD),
-            seq: registry.gauge(&SEQ),
-            age: registry.gauge(&AGE),
-            weight: registry.gauge(&WEIGHT),
+            flows: Arc::default(),
         }
     }
+}
+
+/// What flows through each pair of service and route, over all workers.
+#[derive(Debug, Default)]
+pub struct Flows(Mutex<BTreeMap<Passage, Arc<Flow>>>);
+
+/// A way through the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Passage {
+    /// Name of the service; `none` without one, `other` for those beyond the bound.
+    pub service: Arc<str>,
+    pub route: Arc<str>,
+}
+
+impl Flows {
+    /// The flow of a pair; as many as there are labels, which are bounded.
+    fn of(&self, service: &str, route: &str) -> Arc<Flow> {
+        let passage = Passage {
+            service: service.into(),
+            route: route.into(),
+        };
+        Arc::clone(self.0.lock().entry(passage).or_default())
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Passage, Arc<Flow>)> {
+        let flows = self.0.lock();
+        flows
+            .iter()
+            .map(|(passage, flow)| (passage.clone(), Arc::clone(flow)))
+            .collect()
+    }
+}
+
+/// Names of services with series of their own; the rest is one.
+const NAMES: usize = 200;
+
+/// What is read from the table at each scrape.
+pub(super) struct TableFigures<'t> {
+    pub(super) table: &'t Table,
+    pub(super) now_ms: u64,
+}
+
+impl TableFigures<'_> {
+    /// Declares them, for the documentation.
+    pub(super) fn declare(registry: &Registry) {
+        registry.declare(&[SEQ.family(), AGE.family(), BREAKER.family(), PANIC.family()]);
+    }
+
+    pub(super) fn add_to(&self, samples: &mut Samples) {
+        let (table, now_ms) = (self.table, self.now_ms);
+        samples.gauge(&SEQ, &[], table.seq as f64);
+        let age = now_ms.saturating_sub(table.built_ms) as f64 / 1e3;
+        samples.gauge(&AGE, &[], age);
+        let mut names: Vec<_> = table
+            .services()
+            .filter(|(_, named)| !named.builtin)
+            .collect();
+        names.sort_by_key(|(name, _)| Arc::clone(name));
+        // Beyond the bound the worst of them stands for all.
+        let mut rest: Option<(f64, f64)> = None;
+        for (at, (name, named)) in names.into_iter().enumerate() {
+            let standing = |node: &ServiceNode| (phase(node, now_ms), panics(node, now_ms));
+            let worst = named
+                .all()
+                .map(|node| standing(node))
+                .fold((0.0, 0.0), worse);
+            if at >= NAMES {
+                rest = Some(worse(rest.unwrap_or_default(), worst));
+                continue;
+            }
+            samples.gauge(&BREAKER, &[name], worst.0);
+            samples.gauge(&PANIC, &[name], worst.1);
+        }
+        if let Some((breaker, panic)) = rest {
+            samples.gauge(&BREAKER, &[OTHER], breaker);
+            samples.gauge(&PANIC, &[OTHER], panic);
+        }
+    }
+}
+
+fn worse(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    (f64::max(a.0, b.0), f64::max(a.1, b.1))
+}
+
+fn phase(node: &ServiceNode, now_ms: u64) -> f64 {
+    match node.state.breaker.seen(now_ms) {
+        Phase::Closed => 0.0,
+        Phase::HalfOpen => 1.0,
+        Phase::Open => 2.0,
+    }
+}
+
+fn panics(node: &ServiceNode, now_ms: u64) -> f64 {
+    let panics = |v: &VersionNode| !v.pool.is_empty() && v.pool.panics(now_ms);
+    f64::from(u8::from(node.versions.iter().any(panics)))
 }
 
 const METHODS: [Method; 7] = [
@@ -194,18 +287,58 @@ pub struct Meter {
     service: Box<str>,
     route: Box<str>,
     requests: RefCell<[[Option<LocalCounter>; CLASSES.len()]; METHODS.len() + 1]>,
-    pub seconds: LocalHistogram,
+    met: RefCell<Vec<Met>>,
+    flow: Arc<Flow>,
+    pub seconds: Clocked,
     pub upstream: LocalHistogram,
     pub in_flight: LocalGauge,
     pub bytes_in: LocalCounter,
     pub bytes_out: LocalCounter,
 }
 
+/// How requests met the cache, in one way.
+struct Met {
+    level: Box<str>,
+    result: Box<str>,
+    times: LocalCounter,
+}
+
+/// A histogram whose observations are in the flow too.
+pub struct Clocked {
+    seconds: LocalHistogram,
+    flow: Arc<Flow>,
+}
+
+impl Clocked {
+    /// Observes a duration.
+    pub fn observe(&self, took: Duration) {
+        self.seconds.observe(took);
+        self.note(took);
+    }
+
+    /// Observes a duration and remembers the trace in which it was.
+    pub fn observe_traced(&self, took: Duration, trace_id: impl Into<[u8; 16]>, at_ms: i64) {
+        self.seconds.observe_traced(took, trace_id, at_ms);
+        self.note(took);
+    }
+
+    fn note(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.flow.time(micros);
+    }
+}
+
 impl Meter {
     fn new(families: &Families, service: &str, route: &str) -> Self {
         let label = if service.is_empty() { "none" } else { service };
+        let flow = families.flows.of(label, route);
         Self {
-            seconds: families.seconds.with(&[label, route]).local(),
+            seconds: Clocked {
+                seconds: families.seconds.with(&[label, route]).local(),
+                flow: Arc::clone(&flow),
+            },
+            flow,
+            met: RefCell::default(),
             upstream: families.upstream.with(&[label]).local(),
             in_flight: families.in_flight.with(&[label]).local(),
             bytes_in: families.bytes.with(&["in", label]).local(),
@@ -224,6 +357,11 @@ impl Meter {
             .position(|m| m == method)
             .unwrap_or(METHODS.len());
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        self.flow.count(match class {
+            4 => Ended::Failed,
+            3 => Ended::Refused,
+            _ => Ended::Well,
+        });
         let mut cells = self.requests.borrow_mut();
         let cell = cells[row][class].get_or_insert_with(|| {
             let method = METHODS.get(row).map_or(OTHER, Method::as_str);
@@ -237,10 +375,24 @@ impl Meter {
 
     /// How a request met the cache.
     pub fn cache(&self, level: &str, result: &str) {
-        self.families
-            .cache
-            .with(&[&self.route, level, result])
-            .inc();
+        let mut met = self.met.borrow_mut();
+        // A dozen pairs at most, of a few letters: looking through them is cheaper than a lock.
+        let known = met
+            .iter()
+            .position(|m| *m.level == *level && *m.result == *result);
+        let at = known.unwrap_or_else(|| {
+            met.push(Met {
+                level: level.into(),
+                result: result.into(),
+                times: self
+                    .families
+                    .cache
+                    .with(&[&self.route, level, result])
+                    .local(),
+            });
+            met.len() - 1
+        });
+        met[at].times.inc();
     }
 }
 
@@ -274,6 +426,7 @@ impl Meters {
         }
         let meter = all[at].get_or_insert_with(|| {
             let (service, route) = if at == 0 {
+                self.families.requests.overflowed();
                 (OTHER, OTHER)
             } else {
                 (&*plan.service, &*plan.route)

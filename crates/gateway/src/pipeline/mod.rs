@@ -2,29 +2,35 @@
 
 pub(crate) mod authorise;
 mod builtin;
+mod cache_explain;
 mod cached;
 pub mod client;
 pub mod cors;
 mod deadline;
 pub mod door;
+pub(crate) mod errand;
 mod files;
 mod forward;
 pub mod gate;
+mod housekeeping;
 mod hygiene;
 pub mod metrics;
 pub mod operate;
 mod out;
+mod overrides;
 mod record;
 pub mod refusal;
+mod scope;
 mod secure;
 pub mod settings;
 pub mod signature;
-mod target;
+pub(crate) mod target;
 #[cfg(test)]
 mod tests;
 pub mod transform;
 mod way;
 
+pub(crate) use cache_explain::{CacheQuestion, CacheTold};
 pub use door::Door;
 pub use gate::{BreakerEvent, BreakerListener, Builtins, Gate, Parts};
 pub(crate) use metrics::Families;

@@ -293,6 +293,9 @@ impl Door {
         span.set("client.address", log.client.address.to_string());
         span.set("portico.service", service.to_owned());
         span.set("portico.request_id", text(Some(&log.request_id)).to_owned());
+        if !log.cache.is_empty() {
+            span.set("portico.cache", log.cache);
+        }
         if let Some(flight) = &log.facts.flight {
             span.set("portico.instance", flight.node.id_text.to_string());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use portico_contract::settings::{Declaration, Key, Kind, Settings};
 
 use crate::balance::BreakerSettings;
+use crate::cache::{CacheConfig, Honour, WarmTarget};
 use crate::objects::doc::PolicyName;
 use crate::upstream::PoolLimits;
 
@@ -60,6 +61,13 @@ keys! {
     BODY_MAX: u64 = whole("gateway.body_max_bytes", "16777216", 0, 1 << 50, "longest request body; 0 for no limit", "请求体上限").unit("bytes");
     CACHE_ENABLED: bool = Declaration::new("gateway.cache.enabled", Kind::Bool, "true", "cache answers", "启用缓存");
     CACHE_HEURISTIC: bool = Declaration::new("gateway.cache.heuristic", Kind::Bool, "false", "guess lifetimes of answers that say nothing", "启发式缓存");
+    CACHE_L1_ENTRIES: u64 = whole("gateway.cache.l1_entries", "1000", 0, 10_000_000, "answers in memory", "内存缓存条数");
+    CACHE_L1_BYTES: u64 = whole("gateway.cache.l1_bytes", "67108864", 0, 1 << 40, "bytes of answers in memory", "内存缓存字节数").unit("bytes");
+    CACHE_L1_TTL_S: u64 = whole("gateway.cache.l1_ttl_s", "300", 1, 86_400, "time that an answer stays in memory without a look at the shared tier", "内存缓存时间").unit("s");
+    CACHE_L2_BYTES: u64 = whole("gateway.cache.l2_bytes", "1073741824", 0, 1 << 50, "bytes of answers in Redis, of all replicas together", "共享缓存字节数").unit("bytes");
+    CACHE_STALE_S: u64 = whole("gateway.cache.stale_s", "86400", 0, 2_592_000, "longest use of an answer after its time, when its service fails", "过期缓存保留时间").unit("s");
+    CACHE_HONOUR: String = Declaration::new("gateway.cache.honour_request_no_cache", Kind::Enum(&["nobody", "trusted", "everyone"]), "\"trusted\"", "whose requests may ask for a fresh answer, where no rule says so", "允许谁绕过缓存");
+    CACHE_WARMUP: Vec<WarmTarget> = Declaration::new("gateway.cache.warmup", Kind::Json, "[]", "addresses that are fetched before anybody asks: URLs or paths, or objects with url and tenant", "缓存预热地址");
     ACCESS_LOG: String = Declaration::new(
         "gateway.access_log",
         Kind::Enum(&["all", "sampled", "errors", "off"]),
@@ -67,6 +75,7 @@ keys! {
         "which requests get a line in the access log",
         "访问日志模式",
     );
+    BAGGAGE: Vec<String> = Declaration::new("gateway.trace.baggage", Kind::Json, "[]", "keys of W3C baggage that are passed on to services; none passes nothing", "允许转发的 baggage 键");
     MAINTENANCE: Maintenance = Declaration::new(
         "gateway.maintenance", Kind::Json, "{\"on\":false}", "answer 503 to everybody", "维护模式",
     );
@@ -106,6 +115,9 @@ pub struct Values {
     pub body_max: u64,
     pub cache: bool,
     pub cache_heuristic: bool,
+    pub cache_honour: Honour,
+    /// Keys of baggage that are passed on.
+    pub baggage: Box<[String]>,
     pub maintenance: Maintenance,
 }
 
@@ -139,12 +151,18 @@ impl Values {
             body_max: settings.system(&BODY_MAX),
             cache: settings.system(&CACHE_ENABLED),
             cache_heuristic: settings.system(&CACHE_HEURISTIC),
+            cache_honour: match &*settings.system(&CACHE_HONOUR) {
+                "nobody" => Honour::Nobody,
+                "everyone" => Honour::Everyone,
+                _ => Honour::Trusted,
+            },
+            baggage: settings.system(&BAGGAGE).into(),
             maintenance: settings.system(&MAINTENANCE),
         }
     }
 }
 
-/// The limits of connection pools, read at start: pools keep theirs.
+/// The limits of connection pools; each worker takes them over when settings change.
 #[must_use]
 pub fn pool_limits(settings: &Settings) -> PoolLimits {
     PoolLimits {
@@ -155,6 +173,18 @@ pub fn pool_limits(settings: &Settings) -> PoolLimits {
         queue_wait: Duration::from_millis(settings.system(&POOL_QUEUE_MS)),
         ..PoolLimits::default()
     }
+}
+
+/// The bounds of the cache.
+#[must_use]
+pub fn cache_config(settings: &Settings) -> CacheConfig {
+    let mut config = CacheConfig::default();
+    config.memory.l1_entries = settings.system(&CACHE_L1_ENTRIES);
+    config.memory.l1_bytes = settings.system(&CACHE_L1_BYTES);
+    config.memory.l1_ttl_ms = settings.system(&CACHE_L1_TTL_S) * 1000;
+    config.l2_bytes = settings.system(&CACHE_L2_BYTES);
+    config.stale_ms = settings.system(&CACHE_STALE_S) * 1000;
+    config
 }
 
 #[cfg(test)]
@@ -178,5 +208,11 @@ mod tests {
             (2, 30_000, 15_000)
         );
         assert_eq!(pool_limits(&Settings::defaults()).connections, 1024);
+        let (declared, built) = (cache_config(&Settings::defaults()), CacheConfig::default());
+        assert_eq!(declared.memory, built.memory);
+        assert_eq!(
+            (declared.l2_bytes, declared.stale_ms),
+            (built.l2_bytes, built.stale_ms)
+        );
     }
 }

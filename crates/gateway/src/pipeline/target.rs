@@ -85,7 +85,7 @@ impl Door {
 }
 
 /// The path that a route's service gets.
-pub(super) fn rewritten<'a>(
+pub(crate) fn rewritten<'a>(
     route: &Route,
     path: &'a str,
     captured: &[(&str, &str)],

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use portico_telemetry::logs::in_scope_if;
 use serde_json::json;
 use smallvec::SmallVec;
 
@@ -13,6 +14,7 @@ use super::authorise;
 use super::cors::is_preflight;
 use super::deadline::deadline;
 use super::door::{Door, Local};
+use super::errand::InTheNameOf;
 use super::forward::Trip;
 use super::record::Log;
 use super::refusal::Refusal;
@@ -112,7 +114,7 @@ impl Door {
                     .await
             }
             Ok(Found::Root(prefix)) => self.root(prefix, path.as_str(), request, stream, log).await,
-            Ok(Found::Console) => Ok(redirect("/console/", StatusCode::FOUND)),
+            Ok(Found::Home(page)) => Ok(redirect(page, StatusCode::FOUND)),
             Err(miss) => Err(missed(miss)),
         }
     }
@@ -257,7 +259,8 @@ impl Door {
             &request,
             log,
         )?;
-        self.cached(&trip, call.path, request, log).await
+        let kept = self.kept_context(log, call.name);
+        in_scope_if(kept, self.cached(&trip, call.path, request, log)).await
     }
 
     /// Who calls. A bad credential is refused, except towards services that check credentials of their own.
@@ -267,6 +270,11 @@ impl Door {
         log: &mut Log,
         lenient: bool,
     ) -> Result<Rc<Identity>, Refusal> {
+        if let Some(InTheNameOf(principal)) = request.extensions().get() {
+            let identity = self.identifier.of(Arc::clone(principal));
+            log.identity = Some(Rc::clone(&identity));
+            return Ok(identity);
+        }
         let now_s = log.begun_us / 1_000_000;
         let identity =
             match self
@@ -284,6 +292,7 @@ impl Door {
                     ));
                 }
             };
+        self.force_trace(request.headers(), &identity.principal, log);
         log.identity = Some(Rc::clone(&identity));
         Ok(identity)
     }

@@ -454,7 +454,7 @@ mod tests {
             ),
             Ok(Found::Route(route)) => format!("route:{}", route.name),
             Ok(Found::Root(root)) => format!("root:{root}"),
-            Ok(Found::Console) => "console".into(),
+            Ok(Found::Home(page)) => format!("home:{page}"),
             Err(miss) => format!("{miss:?}"),
         }
     }
@@ -480,7 +480,7 @@ mod tests {
             ("/api", "Nothing"),
             ("/apix/hello", "Nothing"),
             ("/docs/a", "root:/docs"),
-            ("/", "console"),
+            ("/", "home:/console/"),
         ] {
             assert_eq!(at(&table, "localhost", path), wanted, "{path}");
         }
@@ -504,7 +504,7 @@ mod tests {
             ("auth.example.com", "/api/identity/x", "identity/x"),
             ("auth.example.com", "/api/hello/x", "NoService(\"hello\")"),
             ("admin.example.com", "/api/hello/x", "hello/x"),
-            ("admin.example.com", "/", "console"),
+            ("admin.example.com", "/", "home:/console/"),
             ("static.example.com", "/api/hello/x", "Nothing"),
             ("oss-a.example.com", "/x", "Nothing"),
             ("example.com", "/api/hello/x", "hello/x"),

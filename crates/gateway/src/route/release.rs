@@ -9,7 +9,7 @@ use portico_base::{Permission, Principal};
 use semver::Version;
 
 use crate::balance::dice::{Dice, mix};
-use crate::objects::doc::{Matcher, ReleaseDoc, Sticky};
+use crate::objects::doc::{Matcher, Phase, ReleaseDoc, Sticky};
 
 /// Whoever holds it may pick any version.
 const PICK_ANY: Permission = Permission::new("gateway:release:write");
@@ -110,6 +110,8 @@ pub struct Split {
     seed: u64,
     stable: Option<Arc<str>>,
     candidate: Option<Arc<str>>,
+    /// The trial that requests are counted under.
+    run: Option<i64>,
     /// Tenths of a percent.
     weight: u64,
     matchers: Vec<Test>,
@@ -122,7 +124,8 @@ enum Pickable {
     /// No release: nobody said otherwise.
     #[default]
     All,
-    StableAndCandidate,
+    /// And the version before, while its window is open.
+    StableAndCandidate(Option<String>),
     Listed(Vec<String>),
 }
 
@@ -156,18 +159,24 @@ impl Split {
     #[must_use]
     pub fn compile(service: &str, doc: &ReleaseDoc) -> Self {
         let candidate = doc.candidate.as_ref();
+        let state = doc.state.as_ref();
+        // A candidate that was stopped gets nobody, whatever its matchers say; whoever names it still may.
+        let stopped = state.is_some_and(|s| s.phase == Phase::Aborted);
+        let trial = candidate.filter(|_| !stopped);
+        let kept = state.and_then(|s| s.previous.as_ref());
+        let kept = kept.filter(|p| !p.over).map(|p| p.version.clone());
         Self {
             seed: hash(0, service.as_bytes()),
             stable: doc.stable.as_deref().map(Arc::from),
             candidate: candidate.map(|c| Arc::from(c.version.as_str())),
-            weight: candidate.map_or(0, |c| (c.weight * 10.0).round() as u64),
-            matchers: candidate
-                .map_or_else(Vec::new, |c| c.matchers.iter().filter_map(test).collect()),
+            run: candidate.and(state).map(|s| s.run),
+            weight: trial.map_or(0, |c| (c.weight * 10.0).round() as u64),
+            matchers: trial.map_or_else(Vec::new, |c| c.matchers.iter().filter_map(test).collect()),
             sticky: doc.sticky,
             pickable: doc
                 .pickable
                 .clone()
-                .map_or(Pickable::StableAndCandidate, Pickable::Listed),
+                .map_or(Pickable::StableAndCandidate(kept), Pickable::Listed),
         }
     }
 
@@ -179,6 +188,12 @@ impl Split {
     #[must_use]
     pub fn candidate(&self) -> Option<&str> {
         self.candidate.as_deref()
+    }
+
+    /// The trial of the candidate; nothing without one, or without a state to count it under.
+    #[must_use]
+    pub const fn run(&self) -> Option<i64> {
+        self.run
     }
 
     /// The candidate's weight in percent.
@@ -203,8 +218,10 @@ impl Split {
             any || match &self.pickable {
                 Pickable::All => true,
                 Pickable::Listed(list) => list.iter().any(|v| v == version),
-                Pickable::StableAndCandidate => {
-                    version == default || self.candidate() == Some(version)
+                Pickable::StableAndCandidate(kept) => {
+                    version == default
+                        || self.candidate() == Some(version)
+                        || kept.as_deref() == Some(version)
                 }
             }
         };
@@ -440,5 +457,68 @@ mod tests {
         let listed = split(json!({"stable": "2.0.0", "pickable": ["1.0.0"]}));
         assert_eq!(listed.pick("1", &versions, "2.0.0", &user("a")), Ok(3));
         assert!(listed.pick("2", &versions, "2.0.0", &user("a")).is_err());
+    }
+
+    #[test]
+    fn a_stopped_candidate_gets_nobody_and_can_still_be_named() {
+        let doc = |phase: &str| {
+            split(
+                json!({"stable": "1", "candidate": {"version": "2", "weight": 0, "matchers": [{"user": "ann"}]},
+                "state": {"phase": phase, "run": 7, "since": "2026-01-01T00:00:00Z"}}),
+            )
+        };
+        let empty = HeaderMap::new();
+        assert_eq!(side(&doc("paused"), &user("ann"), &empty), Side::Candidate);
+        let stopped = doc("aborted");
+        assert_eq!(side(&stopped, &user("ann"), &empty), Side::Stable);
+        assert_eq!(stopped.run(), Some(7));
+        let versions: Vec<Arc<str>> = ["2", "1"].map(Arc::from).into();
+        assert_eq!(stopped.pick("2", &versions, "1", &user("ann")), Ok(0));
+    }
+
+    #[test]
+    fn the_version_before_can_be_named_while_its_window_is_open() {
+        let doc = |over: bool| {
+            split(
+                json!({"stable": "2", "state": {"phase": "steady", "since": "2026-01-01T00:00:00Z",
+                "previous": {"version": "1", "until": "2026-01-01T00:10:00Z", "over": over}}}),
+            )
+        };
+        let versions: Vec<Arc<str>> = ["3", "2", "1"].map(Arc::from).into();
+        assert_eq!(doc(false).pick("1", &versions, "2", &user("a")), Ok(2));
+        assert!(doc(false).pick("3", &versions, "2", &user("a")).is_err());
+        assert!(doc(true).pick("1", &versions, "2", &user("a")).is_err());
+    }
+
+    proptest::proptest! {
+        /// Whoever is told by user, session or address keeps the side while the weight only grows.
+        #[test]
+        fn a_caller_keeps_its_side_while_the_weight_only_grows(
+            callers in proptest::collection::vec(("[a-z0-9]{1,12}", proptest::num::u32::ANY, proptest::bool::ANY), 1..40),
+            tenths in proptest::collection::vec(0_u32..=1000, 1..20),
+            sticky in proptest::sample::select(vec!["user", "session", "address"]),
+        ) {
+            let mut tenths = tenths;
+            tenths.sort_unstable();
+            let mut moved = vec![false; callers.len()];
+            for tenth in tenths {
+                let weight = f64::from(tenth) / 10.0;
+                let split = split(json!({"stable": "1", "sticky": sticky, "candidate": {"version": "2", "weight": weight}}));
+                for (at, (name, address, known)) in callers.iter().enumerate() {
+                    let principal = if *known { user(name) } else { Principal::anonymous() };
+                    let principal = Principal { session: Some(Arc::from(name.as_str())), ..principal };
+                    let asker = Asker {
+                        headers: &HeaderMap::new(),
+                        principal: &principal,
+                        address: std::net::Ipv4Addr::from(*address).into(),
+                        dice: &Dice::new(u64::from(tenth)),
+                    };
+                    let on_candidate = split.side(&asker) == Side::Candidate;
+                    proptest::prop_assert!(on_candidate || !moved[at], "back at {}", weight);
+                    proptest::prop_assert!(tenth < 1000 || on_candidate);
+                    moved[at] = on_candidate;
+                }
+            }
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! A service as the data plane knows it: versions, instances, pools, and the state that outlives snapshots.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foldhash::HashMap;
 use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
+use portico_base::Secret;
 use portico_contract::directory::{Instance, InstanceState, Protocol, Service};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::balance::budget::Budget;
 use crate::balance::{Breaker, Load, Member, Policy, Pool};
 use crate::objects::doc::{HashBy, PolicyName, ReleaseDoc};
 use crate::pipeline::signature::Signer;
+use crate::release::tally::Tally;
 use crate::upstream::{Endpoint as Address, Protocol as Wire, Target, TlsTarget};
 
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -30,13 +32,25 @@ pub struct ServiceState {
     silent: AtomicU32,
     loads: Mutex<HashMap<Uuid, Known>>,
     cursors: Mutex<HashMap<Arc<str>, Arc<AtomicUsize>>>,
+    tallies: Mutex<Tallies>,
 }
+
+/// By trial and version.
+type Tallies = HashMap<(i64, Arc<str>), Arc<Tally>>;
 
 #[derive(Debug)]
 struct Known {
     load: Arc<Load>,
     /// In the last snapshot it could get requests.
     routable: bool,
+    /// Told to its open tunnels.
+    leaving: Arc<AtomicBool>,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.leaving.store(true, Relaxed);
+    }
 }
 
 /// One instance of a snapshot.
@@ -48,7 +62,24 @@ pub struct InstanceNode {
     pub load: Arc<Load>,
     /// `base_path` without a final slash; empty for `/`.
     pub base: Box<str>,
-    pub signer: Option<Signer>,
+    pub signer: Option<LazySigner>,
+}
+
+/// Signs for one instance. The key's prepared state takes more memory than everything else that is known of
+/// an instance, so it is made for those that get requests (GW-18).
+#[derive(Debug)]
+pub struct LazySigner {
+    secret: Arc<Secret<String>>,
+    made: OnceLock<Box<Signer>>,
+}
+
+impl std::ops::Deref for LazySigner {
+    type Target = Signer;
+
+    fn deref(&self) -> &Signer {
+        self.made
+            .get_or_init(|| Box::new(Signer::new(self.secret.expose().as_bytes())))
+    }
 }
 
 /// One version of a snapshot.
@@ -58,6 +89,8 @@ pub struct VersionNode {
     pub pool: Pool,
     /// In the order of the pool's members.
     pub instances: Box<[Arc<InstanceNode>]>,
+    /// Counts its requests while the service's release has a candidate.
+    pub tally: Option<Arc<Tally>>,
 }
 
 /// One service of a snapshot.
@@ -99,8 +132,12 @@ impl ServiceNode {
             .map_or_else(Split::default, |doc| Split::compile(&service.key.name, doc));
         let versions: Box<[VersionNode]> = versions
             .into_iter()
-            .map(|(name, nodes)| version(name, &nodes, policy, state))
+            .map(|(name, nodes)| VersionNode {
+                tally: split.run().map(|run| state.tally(run, &name)),
+                ..version(name, &nodes, policy, state)
+            })
             .collect();
+        state.forget_tallies(split.run());
         let names: Box<[Arc<str>]> = versions.iter().map(|v| Arc::clone(&v.name)).collect();
         let place =
             |wanted: Option<&str>| wanted.and_then(|w| versions.iter().position(|v| *v.name == *w));
@@ -111,17 +148,24 @@ impl ServiceNode {
                     .iter()
                     .any(|i| i.instance.state == InstanceState::Ready)
         };
-        // Without a word from the release: the best that can answer, so that a ready instance is never left idle.
-        let best = versions
-            .iter()
-            .position(ready)
-            .or_else(|| versions.iter().position(working))
-            .unwrap_or(0);
+        let candidate = place(split.candidate());
+        // Without a word from the release: the best that can answer, so that a ready instance is never left idle;
+        // the version on trial only where there is no other.
+        let best = {
+            let other = |at: &usize| Some(*at) != candidate;
+            let places = || 0..versions.len();
+            places()
+                .filter(other)
+                .find(|at| ready(&versions[*at]))
+                .or_else(|| places().filter(other).find(|at| working(&versions[*at])))
+                .or_else(|| places().find(|at| working(&versions[*at])))
+                .unwrap_or(0)
+        };
         Self {
             service: Arc::clone(service),
             state: Arc::clone(state),
             default: place(split.stable()).unwrap_or(best),
-            candidate: place(split.candidate()),
+            candidate,
             endpoints: Endpoints::compile(&service.key.name, &service.endpoints),
             policy,
             hash_by: balance.and_then(|b| b.by.clone()).unwrap_or_default(),
@@ -156,6 +200,17 @@ impl ServiceNode {
         let others = [at, self.default].into_iter().chain(0..self.versions.len());
         let working = { others }.find(works);
         Ok(working.or((at < self.versions.len()).then_some(at)))
+    }
+
+    /// The version that gets what no candidate does. Where that one is `not`, the best of the others that can
+    /// answer.
+    #[must_use]
+    pub fn serving(&self, not: Option<&str>) -> Option<&VersionNode> {
+        let fits = |v: &&VersionNode| Some(&*v.name) != not;
+        let others = || self.versions.iter().filter(fits);
+        { self.versions.get(self.default).filter(fits) }
+            .or_else(|| others().find(|v| !v.pool.is_empty()))
+            .or_else(|| others().next())
     }
 
     /// Names of all versions, best first.
@@ -205,7 +260,10 @@ impl ServiceState {
             let known = loads.entry(instance.id).or_insert_with(|| Known {
                 load: Arc::default(),
                 routable: false,
+                leaving: Arc::default(),
             });
+            let leaves = instance.state == InstanceState::Draining;
+            known.leaving.store(leaves, Relaxed);
             if routable && !known.routable && was_routable {
                 // New or back among others that are warm: it begins as they are, and slowly (GW-46, GW-47).
                 if let Some(median) = median {
@@ -216,17 +274,27 @@ impl ServiceState {
             known.routable = routable;
             Arc::new(InstanceNode {
                 id_text: instance.id.to_string().into(),
-                target: target(instance),
+                target: target(instance, &known.leaving),
                 load: Arc::clone(&known.load),
                 base: instance.base_path.trim_end_matches('/').into(),
-                signer: instance
-                    .secret
-                    .as_ref()
-                    .map(|s| Signer::new(s.expose().as_bytes())),
+                signer: instance.secret.as_ref().map(|secret| LazySigner {
+                    secret: Arc::clone(secret),
+                    made: OnceLock::new(),
+                }),
                 instance: Arc::clone(instance),
             })
         };
         instances.iter().map(node).collect()
+    }
+
+    fn tally(&self, run: i64, version: &Arc<str>) -> Arc<Tally> {
+        let mut tallies = self.tallies.lock();
+        Arc::clone(tallies.entry((run, Arc::clone(version))).or_default())
+    }
+
+    /// Counts of trials that are over.
+    fn forget_tallies(&self, run: Option<i64>) {
+        self.tallies.lock().retain(|(of, _), _| Some(*of) == run);
     }
 
     fn cursor(&self, version: &Arc<str>) -> Arc<AtomicUsize> {
@@ -285,10 +353,11 @@ fn version(
         name,
         pool,
         instances,
+        tally: None,
     }
 }
 
-fn target(instance: &Instance) -> Arc<Target> {
+fn target(instance: &Instance, leaving: &Arc<AtomicBool>) -> Arc<Target> {
     let address = match instance.protocol {
         Protocol::Unix => Address::Unix((&*instance.host).into()),
         _ => Address::Tcp {
@@ -311,7 +380,12 @@ fn target(instance: &Instance) -> Arc<Target> {
         .get("keep_alive_s")
         .and_then(|s| s.parse::<u64>().ok());
     let idle = idle.map(|s| Duration::from_secs(s.saturating_sub(1).clamp(1, 3_600)));
-    Arc::new(Target::new(&instance.id.to_string(), address, wire, tls).with_idle_life(idle))
+    let target = Target::new(&instance.id.to_string(), address, wire, tls);
+    Arc::new(
+        target
+            .with_idle_life(idle)
+            .with_leaving(Arc::clone(leaving)),
+    )
 }
 
 const fn policy(name: PolicyName) -> Policy {
@@ -517,5 +591,61 @@ mod tests {
         let new = &second.versions[0].instances[1].load;
         assert_eq!(new.latency(1_000), Some(7_000.0));
         assert!(new.ramped(1_000, 15_000) < 0.11);
+    }
+
+    #[test]
+    fn a_candidate_is_not_what_serves_where_nobody_named_a_stable_version() {
+        let state = Arc::default();
+        let release = ReleaseDoc {
+            candidate: Some(Candidate {
+                version: "2.0.0".into(),
+                weight: 0.0,
+                matchers: Vec::new(),
+            }),
+            ..ReleaseDoc::default()
+        };
+        let instances = vec![instance(1, "1.0.0", 1), instance(2, "2.0.0", 2)];
+        let node = build(service("a", instances), &state, Some(&release), 1);
+        assert_eq!(got(&node, None).as_deref(), Some("1.0.0"));
+        let name = |not| node.serving(not).map(|v| v.name.to_string());
+        assert_eq!(name(Some("2.0.0")).as_deref(), Some("1.0.0"));
+        assert_eq!(name(Some("1.0.0")).as_deref(), Some("2.0.0"));
+        let alone = vec![instance(2, "2.0.0", 2)];
+        let node = build(service("a", alone), &state, Some(&release), 1);
+        assert_eq!(got(&node, None).as_deref(), Some("2.0.0"));
+    }
+
+    #[test]
+    fn a_trial_is_counted_over_snapshots_and_anew_with_the_next() {
+        let state = Arc::default();
+        let instances = || vec![instance(1, "1", 1), instance(2, "2", 2)];
+        let of = |run: i64| {
+            serde_json::from_value(serde_json::json!({
+                "stable": "1", "candidate": {"version": "2", "weight": 1},
+                "state": {"phase": "manual", "run": run, "since": "2026-01-01T00:00:00Z"},
+            }))
+            .expect("a release")
+        };
+        let tally = |release: Option<&ReleaseDoc>| {
+            let node = build(service("a", instances()), &state, release, 1);
+            node.versions[0].tally.clone()
+        };
+        let (first, second) = (of(1), of(2));
+        let one = tally(Some(&first)).expect("it is counted");
+        one.note(true, None);
+        let again = tally(Some(&first)).expect("it is counted");
+        assert_eq!(again.totals().errors, 1);
+        assert_eq!(
+            tally(Some(&second)).expect("it is counted").totals().errors,
+            0
+        );
+        assert!(
+            tally(None).is_none(),
+            "nothing is counted without a release"
+        );
+        assert_eq!(
+            tally(Some(&first)).expect("it is counted").totals().errors,
+            0
+        );
     }
 }

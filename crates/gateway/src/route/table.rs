@@ -175,8 +175,8 @@ pub enum Found<'t, 'a> {
     Route(&'t Arc<Route>),
     /// A root path of a built-in service, by its prefix.
     Root(&'static str),
-    /// `/` on a host that also serves the console.
-    Console,
+    /// `/` where nothing else is: the page to go to.
+    Home(&'static str),
 }
 
 /// Why a request goes nowhere.
@@ -241,11 +241,19 @@ impl Table {
         }
         if path == "/"
             && matches!(kind, HostKind::Whole | HostKind::Admin)
-            && self.roots.contains(&"/console")
+            && let Some(home) = self.home()
         {
-            return Ok(Found::Console);
+            return Ok(Found::Home(home));
         }
         Err(Miss::Nothing)
+    }
+
+    /// Where somebody who typed nothing but the host begins: the console, else the API page.
+    fn home(&self) -> Option<&'static str> {
+        let has = |root| self.roots.contains(&root);
+        has("/console")
+            .then_some("/console/")
+            .or_else(|| has("/docs").then_some("/docs"))
     }
 
     fn bound_route(&self, ask: &Ask<'_, '_>) -> Option<&Arc<Route>> {

@@ -47,8 +47,11 @@ pub(super) async fn serve<H: Handler>(
             Ok(head) => {
                 served += 1;
                 let last = served >= limits.requests;
-                // One allocation a request keeps an idle connection's task small.
-                Box::pin(exchange(&conn, &stream, &handler, head, last)).await
+                // One allocation a request keeps an idle connection's task small. The future is made
+                // where it stays: `Box::pin` would make it on the stack and copy its kilobytes.
+                let room = Box::new_uninit();
+                let exchange = exchange(&conn, &stream, &handler, head, last);
+                Box::into_pin(Box::write(room, exchange)).await
             }
             Err(NoHead::Closed) => false,
             Err(NoHead::Http2) => {
@@ -113,8 +116,11 @@ async fn exchange<H: Handler>(
     };
     let upgrading = head.upgrade.is_some();
     let request = request(conn, head);
-    // The answer's future is on the heap with this one: no second box.
-    let made = make(conn, stream, handler.handle(request, stream)).await;
+    // The answer's future is on the heap with this one: no second box, and no copy on its way there.
+    let made = {
+        let answer = pin!(handler.handle(request, stream));
+        make(conn, stream, answer).await
+    };
     let (response, log) = match made {
         None => {
             stream.end();
@@ -138,7 +144,7 @@ async fn exchange<H: Handler>(
         response => {
             let response = replace_fault(conn, stream, &**handler, response);
             let drained = drain::before_answer(conn, response.body());
-            asked.keep_alive &= drained && !upgrading && !conn.worker.is_draining();
+            asked.keep_alive &= drained && !upgrading && !conn.worker.is_leaving();
             let written = respond(conn, stream, response, &asked).await;
             if written.unsent {
                 asked.keep_alive = false;
@@ -188,9 +194,8 @@ fn request(conn: &Rc<H1Conn>, head: RequestHead) -> Request<ReqBody> {
 async fn make<T>(
     conn: &H1Conn,
     stream: &Stream,
-    answer: impl Future<Output = T>,
+    mut answer: Pin<&mut impl Future<Output = T>>,
 ) -> Option<Result<T, Panicked>> {
-    let mut answer = pin!(answer);
     poll_fn(|cx| {
         if let Poll::Ready(made) = poll_guarded(answer.as_mut(), cx) {
             return Poll::Ready(Some(made));

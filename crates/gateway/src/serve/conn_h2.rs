@@ -1,6 +1,6 @@
 //! Drives one HTTP/2 connection: hyper's framing, our handler, our limits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -68,7 +68,10 @@ pub(super) async fn serve<H: Handler>(
         handler,
         next,
     });
+    let served = Rc::new(Cell::new(false));
+    let serving = Rc::clone(&served);
     let service = service_fn(move |request| {
+        serving.set(true);
         let shared = Rc::clone(&shared);
         let stream = Stream::open(&shared.worker, Rc::clone(&shared.info));
         *shared.next.borrow_mut() = Some(Rc::clone(&stream));
@@ -103,7 +106,9 @@ pub(super) async fn serve<H: Handler>(
         } else if !idle.is_set() {
             idle.set(worker.limits.keep_alive);
         }
-        if !leaving && (worker.is_draining() || idle.poll(cx).is_ready()) {
+        // Who comes while we leave is served once: nobody else may be there yet.
+        let told = worker.is_draining() || worker.is_leaving() && served.get();
+        if !leaving && (told || idle.poll(cx).is_ready()) {
             leaving = true;
             connection.as_mut().graceful_shutdown();
             if connection.as_mut().poll(cx).is_ready() {

@@ -20,6 +20,7 @@ pub struct Cut {
 pub(super) enum Command {
     CloseStreams(Arc<str>, oneshot::Sender<usize>),
     OpenStreams(oneshot::Sender<Vec<String>>),
+    Leave(oneshot::Sender<()>),
     Drain(Duration, oneshot::Sender<Vec<Cut>>),
 }
 
@@ -42,6 +43,13 @@ impl Control {
     /// One line for each request in flight.
     pub async fn open_streams(&self) -> Vec<String> {
         self.ask(Command::OpenStreams).await.concat()
+    }
+
+    /// Keeps serving, but every answer is the last on its connection (HTTP/1.1 `Connection: close`,
+    /// HTTP/2 GOAWAY). A drain closes idle connections, and a request may be on its way on one of
+    /// them: after this and some time, only those are left on which nobody speaks.
+    pub async fn leave(&self) {
+        self.ask(Command::Leave).await;
     }
 
     /// Stops accepting, lets requests end, and after `deadline` cuts the rest; gives what was cut.

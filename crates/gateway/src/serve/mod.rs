@@ -8,6 +8,7 @@ mod control;
 mod date;
 mod drain;
 mod executor;
+mod expiry;
 pub(crate) mod h1_body;
 mod h1_state;
 mod h1_write;
@@ -37,7 +38,7 @@ pub use limits::ServeLimits;
 pub use listen::{Bound, Listener, bind};
 pub use server::{Options, Server};
 pub use stats::{Counter, ServeTotals, WorkerStats};
-pub use tls::{CertFiles, CertStore};
+pub use tls::{CertFiles, CertSource, CertStore};
 pub use worker::Worker;
 
 #[cfg(test)]

@@ -213,9 +213,13 @@ where
                     .collect();
                 let _gone = reply.send(open);
             }
+            Command::Leave(reply) => {
+                worker.leaving.set(true);
+                worker.streams.all().iter().for_each(|s| s.wake());
+                let _gone = reply.send(());
+            }
             Command::Drain(deadline, reply) => {
-                worker.draining.set(true);
-                worker.drain_begins.notify_waiters();
+                worker.begin_drain(deadline);
                 for task in accepting {
                     let _ended = task.await;
                 }

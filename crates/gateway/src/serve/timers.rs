@@ -2,6 +2,8 @@
 //!
 //! A ticker looks at all slots ten times a second, so a deadline fires up to 200 ms late and never
 //! early. That is the right price for time-outs of seconds; shorter ones use the runtime's timer.
+//! Where nobody has set a deadline for a while it looks once a second, or when the nearest is due: an
+//! idle process should not wake its processor ten times a second.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,6 +14,8 @@ use tokio::sync::Notify;
 
 const TICK: Duration = Duration::from_millis(100);
 const NEVER: u32 = u32::MAX;
+/// Ticks without a new deadline after which the ticker slows down, and ticks between its looks then.
+const QUIET: u32 = 10;
 
 /// All deadlines of a worker.
 pub(crate) struct Timers {
@@ -19,6 +23,10 @@ pub(crate) struct Timers {
     free: RefCell<Vec<u32>>,
     used: Cell<u32>,
     now: Cell<u32>,
+    /// The tick at which a deadline was set last.
+    last_set: Cell<u32>,
+    /// The ticker sleeps for longer than a tick, so that `now` is old.
+    is_slow: Cell<bool>,
     origin: Instant,
     needed: Notify,
 }
@@ -35,6 +43,8 @@ impl Timers {
             free: RefCell::default(),
             used: Cell::new(0),
             now: Cell::new(0),
+            last_set: Cell::new(0),
+            is_slow: Cell::new(false),
             origin: Instant::now(),
             needed: Notify::new(),
         })
@@ -63,14 +73,16 @@ impl Timers {
 
     /// Ticks since the worker began; one tick is 100 ms.
     pub(crate) fn now(&self) -> u32 {
+        if self.is_slow.get() {
+            self.read_clock();
+        }
         self.now.get()
     }
 
     /// The tick at which something that lasts `after` from now is over.
     pub(crate) fn tick_after(&self, after: Duration) -> u32 {
         let ticks = after.as_millis().div_ceil(TICK.as_millis()) + 1;
-        self.now
-            .get()
+        self.now()
             .saturating_add(u32::try_from(ticks).unwrap_or(NEVER))
             .min(NEVER - 1)
     }
@@ -82,10 +94,37 @@ impl Timers {
                 on_tick();
                 self.needed.notified().await;
             }
-            tokio::time::sleep(TICK).await;
+            match self.ticks_to_sleep() {
+                0 | 1 => tokio::time::sleep(TICK).await,
+                ticks => {
+                    self.is_slow.set(true);
+                    let woken = self.needed.notified();
+                    let _woken = tokio::time::timeout(TICK * ticks, woken).await;
+                    self.is_slow.set(false);
+                }
+            }
             self.read_clock();
             self.fire();
             on_tick();
+        }
+    }
+
+    /// How long nobody will miss the ticker: one tick while deadlines are being set.
+    fn ticks_to_sleep(&self) -> u32 {
+        let now = self.now.get();
+        if now.saturating_sub(self.last_set.get()) < QUIET {
+            return 1;
+        }
+        let slots = self.slots.borrow();
+        let nearest = slots.iter().map(|slot| slot.deadline).min();
+        nearest.unwrap_or(NEVER).saturating_sub(now).min(QUIET)
+    }
+
+    /// A deadline was set: the ticker must not sleep through it.
+    fn note_set(&self) {
+        self.last_set.set(self.now.get());
+        if self.is_slow.replace(false) {
+            self.needed.notify_one();
         }
     }
 
@@ -121,6 +160,7 @@ impl Timer {
     pub(crate) fn set(&self, after: Duration) {
         let deadline = self.timers.tick_after(after);
         self.slot(|slot| slot.deadline = deadline);
+        self.timers.note_set();
     }
 
     /// Removes the deadline.
@@ -134,7 +174,7 @@ impl Timer {
 
     /// Ready once the deadline has passed; otherwise the task is woken when it does.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.timers.now.get();
+        let now = self.timers.now();
         self.slot(|slot| {
             if slot.deadline <= now {
                 return Poll::Ready(());
@@ -194,6 +234,29 @@ mod tests {
         assert_eq!(timers.slots.borrow().len(), 2);
         drop((second, third));
         assert_eq!(timers.used.get(), 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_quiet_ticker_looks_once_a_second_and_still_wakes_in_time() {
+        let timers = Timers::new();
+        let far = timers.timer();
+        far.set(Duration::from_secs(75));
+        timers.now.set(QUIET);
+        assert_eq!(timers.ticks_to_sleep(), QUIET);
+        let near = timers.timer();
+        near.set(Duration::from_millis(400));
+        assert_eq!(timers.ticks_to_sleep(), 1, "somebody is there");
+        timers.now.set(timers.now() + 2 + QUIET);
+        assert_eq!(timers.ticks_to_sleep(), 0, "one is overdue");
+        near.clear();
+        assert_eq!(timers.ticks_to_sleep(), QUIET);
+        timers.is_slow.set(true);
+        near.set(Duration::from_millis(400));
+        assert!(
+            !timers.is_slow.get(),
+            "who sets a deadline wakes the ticker"
+        );
+        timers.needed.notified().await;
     }
 
     #[tokio::test(flavor = "current_thread")]

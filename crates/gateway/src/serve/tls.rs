@@ -32,12 +32,30 @@ pub struct CertFiles {
     pub names: Vec<String>,
 }
 
+/// Where certificates come from, and what is spoken with them.
+#[derive(Clone, Debug, Default)]
+pub struct CertSource {
+    pub files: Vec<CertFiles>,
+    /// A folder of further pairs, `NAME.crt` or `NAME.pem` with `NAME.key`, each for the names that
+    /// it carries. Pairs may come and go while we run.
+    pub folder: Option<PathBuf>,
+    /// Refuse TLS 1.2.
+    pub only_tls13: bool,
+}
+
 /// Certificates in use by all TLS listeners.
 pub struct CertStore {
-    files: Vec<CertFiles>,
+    source: CertSource,
     resolver: Arc<Resolver>,
     acceptor: TlsAcceptor,
-    seen: Mutex<Vec<Stamp>>,
+    state: Mutex<Loaded>,
+}
+
+/// What was read, and what the files were like then.
+#[derive(Default)]
+struct Loaded {
+    pairs: Vec<(CertFiles, Arc<CertifiedKey>)>,
+    seen: Vec<(CertFiles, Stamp)>,
 }
 
 type Stamp = [Option<(SystemTime, u64)>; 2];
@@ -48,13 +66,36 @@ impl CertStore {
     /// # Errors
     /// The first file that cannot be read or does not fit its key, with its path.
     pub fn load(files: Vec<CertFiles>) -> io::Result<Arc<Self>> {
+        Self::open(CertSource {
+            files,
+            ..CertSource::default()
+        })
+    }
+
+    /// As [`CertStore::load`], with all that a source can say.
+    ///
+    /// # Errors
+    /// As [`CertStore::load`]; also when the folder cannot be read.
+    pub fn open(source: CertSource) -> io::Result<Arc<Self>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let seen = files.iter().map(stamp).collect();
+        let mut state = Loaded::default();
+        if let Some(error) = state.read(source.pairs()?, &provider) {
+            return Err(error);
+        }
+        if let (true, Some(folder)) = (state.pairs.is_empty(), &source.folder) {
+            let text = format!("{}: no certificate in it", folder.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
         let resolver = Arc::new(Resolver {
-            table: ArcSwap::from_pointee(read_all(&files, &provider)?),
+            table: ArcSwap::from_pointee(Table::new(&state.pairs)),
         });
+        let versions: &[_] = if source.only_tls13 {
+            &[&rustls::version::TLS13]
+        } else {
+            &[&rustls::version::TLS13, &rustls::version::TLS12]
+        };
         let builder = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .with_protocol_versions(versions)
             .map_err(io::Error::other)?;
         let mut config = builder
             .with_no_client_auth()
@@ -62,31 +103,50 @@ impl CertStore {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok(Arc::new(Self {
-            files,
+            source,
             resolver,
             acceptor,
-            seen: Mutex::new(seen),
+            state: Mutex::new(state),
         }))
+    }
+
+    /// Each certificate's first name, or else its file's, with the end of its validity in Unix seconds.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(String, i64)> {
+        let state = self.state.lock();
+        let one = |(file, key): &(CertFiles, Arc<CertifiedKey>)| {
+            let stem = || file.certificate.file_stem()?.to_str().map(str::to_owned);
+            let name = file.names.first().cloned().or_else(stem)?;
+            Some((name, super::expiry::not_after(key.cert.first()?)?))
+        };
+        state.pairs.iter().filter_map(one).collect()
     }
 
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }
 
-    /// Looks at the files now and takes them when any has changed. What cannot be read leaves the
-    /// certificates in use as they are.
+    /// Looks at the files now and takes them when any has changed. A pair that cannot be read stays
+    /// as it was; the others are taken all the same.
     ///
     /// # Errors
-    /// As [`CertStore::load`].
+    /// As [`CertStore::open`].
     pub fn reload(&self) -> io::Result<bool> {
-        let now: Vec<Stamp> = self.files.iter().map(stamp).collect();
-        if *self.seen.lock() == now {
+        let files = self.source.pairs()?;
+        let mut state = self.state.lock();
+        let unchanged = files.len() == state.seen.len()
+            && files
+                .iter()
+                .zip(&state.seen)
+                .all(|(file, (seen, at))| file == seen && stamp(file) == *at);
+        if unchanged {
             return Ok(false);
         }
-        let table = read_all(&self.files, &rustls::crypto::aws_lc_rs::default_provider())?;
-        self.resolver.table.store(Arc::new(table));
-        *self.seen.lock() = now;
-        Ok(true)
+        let error = state.read(files, &rustls::crypto::aws_lc_rs::default_provider());
+        self.resolver
+            .table
+            .store(Arc::new(Table::new(&state.pairs)));
+        error.map_or(Ok(true), Err)
     }
 
     /// Reloads for ever; to be spawned on the shared runtime.
@@ -139,6 +199,26 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl Table {
+    fn new(pairs: &[(CertFiles, Arc<CertifiedKey>)]) -> Self {
+        let (mut table, mut first) = (Self::default(), None);
+        for (file, key) in pairs {
+            for name in &file.names {
+                let name = name.to_ascii_lowercase();
+                match name.strip_prefix("*.") {
+                    Some(parent) => table.wildcard.insert(parent.into(), Arc::clone(key)),
+                    None => table.exact.insert(name.into(), Arc::clone(key)),
+                };
+            }
+            if file.names.is_empty() {
+                table.unnamed.push(Arc::clone(key));
+            } else if first.is_none() {
+                first = Some(Arc::clone(key));
+            }
+        }
+        table.fallback = table.unnamed.first().cloned().or(first);
+        table
+    }
+
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let by_name = name.and_then(|name| {
             let name = name.to_ascii_lowercase();
@@ -165,25 +245,56 @@ fn carries(key: &CertifiedKey, name: &str) -> bool {
     ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
 }
 
-fn read_all(files: &[CertFiles], provider: &CryptoProvider) -> io::Result<Table> {
-    let (mut table, mut first) = (Table::default(), None);
-    for file in files {
-        let key = Arc::new(read(file, provider)?);
-        for name in &file.names {
-            let name = name.to_ascii_lowercase();
-            match name.strip_prefix("*.") {
-                Some(parent) => table.wildcard.insert(parent.into(), Arc::clone(&key)),
-                None => table.exact.insert(name.into(), Arc::clone(&key)),
-            };
+impl CertSource {
+    /// All pairs there are now.
+    fn pairs(&self) -> io::Result<Vec<CertFiles>> {
+        let mut all = self.files.clone();
+        let Some(folder) = &self.folder else {
+            return Ok(all);
+        };
+        let in_folder =
+            |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(in_folder)? {
+            let certificate = entry.map_err(in_folder)?.path();
+            let kind = certificate.extension().and_then(|e| e.to_str());
+            if matches!(kind, Some("crt" | "pem")) {
+                found.push(CertFiles {
+                    key: certificate.with_extension("key"),
+                    certificate,
+                    names: Vec::new(),
+                });
+            }
         }
-        if file.names.is_empty() {
-            table.unnamed.push(key);
-        } else if first.is_none() {
-            first = Some(key);
-        }
+        // The first is for clients without SNI: it must not depend on the file system.
+        found.sort_by(|a, b| a.certificate.cmp(&b.certificate));
+        all.append(&mut found);
+        Ok(all)
     }
-    table.fallback = table.unnamed.first().cloned().or(first);
-    Ok(table)
+}
+
+impl Loaded {
+    /// Reads all of `files`; one that cannot be read stays as it was, and is the answer.
+    fn read(&mut self, files: Vec<CertFiles>, provider: &CryptoProvider) -> Option<io::Error> {
+        let (mut pairs, mut seen, mut error) = (Vec::new(), Vec::new(), None);
+        for file in files {
+            // Looked at before it is read: what changes in between is read again.
+            let at = stamp(&file);
+            match read(&file, provider) {
+                Ok(key) => {
+                    pairs.push((file.clone(), Arc::new(key)));
+                    seen.push((file, at));
+                }
+                Err(e) => {
+                    pairs.extend(self.pairs.iter().find(|(old, _)| *old == file).cloned());
+                    seen.push((file, [None, None]));
+                    error = error.or(Some(e));
+                }
+            }
+        }
+        *self = Self { pairs, seen };
+        error
+    }
 }
 
 fn read(file: &CertFiles, provider: &CryptoProvider) -> io::Result<CertifiedKey> {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -13,6 +14,9 @@ use super::limits::ServeLimits;
 use super::stats::WorkerStats;
 use super::streams::Streams;
 use super::timers::Timers;
+
+/// Goodbyes are spread, because everybody who gets one connects anew.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// One worker: a thread with its own runtime.
 pub struct Worker {
@@ -29,6 +33,9 @@ pub struct Worker {
     pub(crate) date: DateCache,
     pub(crate) streams: Streams,
     pub(crate) draining: Cell<bool>,
+    pub(crate) leaving: Cell<bool>,
+    /// Over how long the goodbyes to WebSocket clients are spread once a drain begins.
+    pub(crate) farewell: Cell<Duration>,
     pub(crate) drain_begins: Notify,
     /// Told whenever a client's connection ends.
     pub(crate) closed: Notify,
@@ -53,6 +60,8 @@ impl Worker {
             date: DateCache::new(),
             streams: Streams::default(),
             draining: Cell::new(false),
+            leaving: Cell::new(false),
+            farewell: Cell::new(Duration::ZERO),
             drain_begins: Notify::new(),
             closed: Notify::new(),
             on_tick: RefCell::default(),
@@ -63,6 +72,17 @@ impl Worker {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// True once clients should go elsewhere: a drain is coming, or has begun.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get() || self.draining.get()
+    }
+
+    pub(crate) fn begin_drain(&self, deadline: Duration) {
+        self.draining.set(true);
+        self.farewell.set(FAREWELL.min(deadline / 2));
+        self.drain_begins.notify_waiters();
     }
 
     /// Calls `f` about ten times a second while anything is open, and once when all became idle.

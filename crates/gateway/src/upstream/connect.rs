@@ -21,7 +21,7 @@ pub(super) async fn link(
 ) -> Result<Box<Link>, SendErrorKind> {
     // Only dialling is large; boxed so that every request's future is not.
     let io = Box::pin(dial(upstreams, target, options)).await?;
-    let limits = &upstreams.limits;
+    let limits = upstreams.limits.get();
     // Up to a tenth less, so that connections made together do not all end together.
     let max_age = limits.max_age.mul_f64(1.0 - rand::random::<f64>() / 10.0);
     let idle_life = target.idle_life.unwrap_or(limits.idle_life);

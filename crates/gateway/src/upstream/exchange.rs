@@ -32,7 +32,7 @@ pub(super) async fn send(
             Err(kind) => return Err(give_back(kind, parts, Some(body), false)),
         };
         let reused = link.is_reused();
-        match within_total(options, attempt(link, &parts, body, options)).await {
+        match within_total(options, attempt(target, link, &parts, body, options)).await {
             Ok(response) => return Ok(response),
             Err(Failed {
                 kind,
@@ -82,7 +82,7 @@ async fn link(
     loop {
         if queue {
             let until =
-                *deadline.get_or_insert_with(|| Instant::now() + upstreams.limits.queue_wait);
+                *deadline.get_or_insert_with(|| Instant::now() + upstreams.limits.get().queue_wait);
             pool.wait(until).await?;
         }
         let now = upstreams.worker.timers.now();
@@ -99,6 +99,7 @@ async fn link(
 }
 
 async fn attempt(
+    target: &Target,
     mut link: Box<Link>,
     parts: &Parts,
     body: ReqBody,
@@ -114,7 +115,7 @@ async fn attempt(
         });
     }
     match poll_fn(|cx| link.poll_head(&parts.method, cx)).await {
-        Ok(head) => answer(link, head, upgrade.is_some()),
+        Ok(head) => answer(target, link, head, upgrade.is_some()),
         Err(kind) => {
             let body = if link.has_seen_answer() {
                 None
@@ -131,6 +132,7 @@ async fn attempt(
 }
 
 fn answer(
+    target: &Target,
     link: Box<Link>,
     mut head: ResponseHead,
     asked_upgrade: bool,
@@ -144,7 +146,7 @@ fn answer(
             });
         };
         head.headers.insert(header::UPGRADE, protocol);
-        Origin::Tunnel(Box::new(Tunnel::new(*link)))
+        Origin::Tunnel(Box::new(Tunnel::new(*link, target)))
     } else if link.is_end() {
         link.release();
         Origin::Empty

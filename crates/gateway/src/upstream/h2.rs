@@ -54,6 +54,11 @@ impl Shared {
         !self.sender.is_closed() && now < self.old_at && self.in_flight.get() < STREAMS
     }
 
+    /// True when it carries nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
     /// True when the pool should forget it: closed, or nobody used it for its idle life.
     pub(super) fn is_over(&self, now: u32) -> bool {
         let unused = self.in_flight.get() == 0;
@@ -178,7 +183,7 @@ async fn stream(
     options: &SendOptions,
 ) -> Result<Stream, SendErrorKind> {
     let pool = upstreams.pool(target);
-    let until = Instant::now() + upstreams.limits.queue_wait;
+    let until = Instant::now() + upstreams.limits.get().queue_wait;
     loop {
         let now = upstreams.worker.timers.now();
         let found = pool
@@ -226,12 +231,12 @@ async fn open(
         let _closed = connection.await;
     });
     let timers = &upstreams.worker.timers;
-    let idle_life = target.idle_life.unwrap_or(upstreams.limits.idle_life);
+    let idle_life = target.idle_life.unwrap_or(upstreams.limits.get().idle_life);
     let shared = Rc::new(Shared {
         sender,
         in_flight: Cell::new(0),
         idle_since: Cell::new(timers.now()),
-        old_at: timers.tick_after(upstreams.limits.max_age),
+        old_at: timers.tick_after(upstreams.limits.get().max_age),
         idle_ticks: timers.tick_after(idle_life) - timers.now(),
         _permit: permit,
     });

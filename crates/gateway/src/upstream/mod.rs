@@ -6,6 +6,7 @@
 mod connect;
 mod error;
 mod exchange;
+mod frames;
 mod h2;
 mod link;
 mod pool;
@@ -14,7 +15,7 @@ mod target;
 mod tls;
 mod tunnel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -24,8 +25,10 @@ use std::time::Duration;
 use http::{Request, Response};
 
 pub use error::{SendError, SendErrorKind, TimeoutKind};
+pub(crate) use frames::fuzz as fuzz_frames;
 pub(crate) use h2::Streamed;
 pub(crate) use link::Link;
+pub use pool::PoolSize;
 pub use target::{Endpoint, Protocol, Target, TlsTarget};
 pub(crate) use tunnel::{Tunnel, relay};
 
@@ -64,7 +67,7 @@ impl Default for SendOptions {
 }
 
 /// Limits of the pools of one process; each worker has an equal share.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections kept for an instance and worker.
     pub idle: usize,
@@ -95,7 +98,7 @@ impl Default for PoolLimits {
 /// The connections of one worker to all instances.
 pub struct Upstreams {
     worker: Rc<Worker>,
-    limits: PoolLimits,
+    limits: Cell<PoolLimits>,
     policy: AddressPolicy,
     tls: tls::Connectors,
     names: resolve::Names,
@@ -108,7 +111,7 @@ impl Upstreams {
     pub fn new(worker: &Rc<Worker>, limits: PoolLimits, policy: AddressPolicy) -> Rc<Self> {
         let upstreams = Rc::new(Self {
             worker: Rc::clone(worker),
-            limits,
+            limits: Cell::new(limits),
             policy,
             tls: tls::Connectors::default(),
             names: resolve::Names::default(),
@@ -149,11 +152,30 @@ impl Upstreams {
         self.pools.borrow().values().map(|pool| pool.open()).sum()
     }
 
+    /// Takes new limits, for connections that are there and for new ones.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        if self.limits.replace(limits) != limits {
+            for pool in self.pools.borrow().values() {
+                pool.set_limits(&self.worker, &limits);
+            }
+        }
+    }
+
+    /// The connections to each instance, by the key of its target.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(u64, PoolSize)> {
+        let pools = self.pools.borrow();
+        pools
+            .iter()
+            .map(|(key, pool)| (*key, pool.size()))
+            .collect()
+    }
+
     fn pool(self: &Rc<Self>, target: &Arc<Target>) -> Rc<Pool> {
         if let Some(pool) = self.pools.borrow().get(&target.key()) {
             return Rc::clone(pool);
         }
-        let pool = Pool::new(&self.worker, &self.limits);
+        let pool = Pool::new(&self.worker, &self.limits.get());
         self.pools
             .borrow_mut()
             .insert(target.key(), Rc::clone(&pool));

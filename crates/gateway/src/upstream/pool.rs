@@ -24,22 +24,48 @@ pub(crate) struct Pool {
     pub(super) shared: RefCell<Vec<Rc<Shared>>>,
     open: Cell<usize>,
     waiters: RefCell<VecDeque<oneshot::Sender<()>>>,
-    max_idle: usize,
-    max_open: usize,
-    max_waiting: usize,
+    max_idle: Cell<usize>,
+    max_open: Cell<usize>,
+    max_waiting: Cell<usize>,
+}
+
+/// Connections of one worker to one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolSize {
+    pub open: usize,
+    /// Those that carry nothing at present.
+    pub idle: usize,
 }
 
 impl Pool {
     pub(super) fn new(worker: &Worker, limits: &PoolLimits) -> Rc<Self> {
-        Rc::new(Self {
+        let pool = Rc::new(Self {
             idle: RefCell::default(),
             shared: RefCell::default(),
             open: Cell::new(0),
             waiters: RefCell::default(),
-            max_idle: limits.idle,
-            max_open: limits.connections.div_ceil(worker.count).max(1),
-            max_waiting: limits.queue.div_ceil(worker.count).max(1),
-        })
+            max_idle: Cell::default(),
+            max_open: Cell::default(),
+            max_waiting: Cell::default(),
+        });
+        pool.set_limits(worker, limits);
+        pool
+    }
+
+    /// Takes new limits; connections beyond them go as they become idle.
+    pub(super) fn set_limits(&self, worker: &Worker, limits: &PoolLimits) {
+        let share = |all: usize| all.div_ceil(worker.count).max(1);
+        self.max_idle.set(limits.idle);
+        self.max_open.set(share(limits.connections));
+        self.max_waiting.set(share(limits.queue));
+    }
+
+    pub(super) fn size(&self) -> PoolSize {
+        let shared = self.shared.borrow();
+        PoolSize {
+            open: self.open.get(),
+            idle: self.idle.borrow().len() + shared.iter().filter(|s| s.is_idle()).count(),
+        }
     }
 
     pub(super) fn open(&self) -> usize {
@@ -67,7 +93,7 @@ impl Pool {
     /// Keeps a connection whose exchange has ended.
     pub(super) fn put_idle(&self, link: Box<Link>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.max_idle {
+        if idle.len() < self.max_idle.get() {
             idle.push(link);
         } else {
             drop(idle);
@@ -78,7 +104,7 @@ impl Pool {
 
     /// The right to open one more connection, when there are not too many.
     pub(super) fn try_permit(self: &Rc<Self>) -> Option<Permit> {
-        if self.open.get() >= self.max_open {
+        if self.open.get() >= self.max_open.get() {
             return None;
         }
         self.open.set(self.open.get() + 1);
@@ -99,7 +125,7 @@ impl Pool {
         {
             let mut waiters = self.waiters.borrow_mut();
             waiters.retain(|w| !w.is_closed());
-            if waiters.len() >= self.max_waiting {
+            if waiters.len() >= self.max_waiting.get() {
                 return Err(SendErrorKind::QueueFull);
             }
             waiters.push_back(sender);

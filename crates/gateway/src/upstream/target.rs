@@ -2,6 +2,8 @@
 
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -17,6 +19,7 @@ pub struct Target {
     pub tls: Option<TlsTarget>,
     /// How long the instance keeps idle connections, when its registration says so.
     pub idle_life: Option<Duration>,
+    leaving: Arc<AtomicBool>,
     key: u64,
 }
 
@@ -61,6 +64,7 @@ impl Target {
             protocol,
             tls,
             idle_life: None,
+            leaving: Arc::default(),
             key: hasher.finish(),
         }
     }
@@ -70,6 +74,18 @@ impl Target {
     pub fn with_idle_life(mut self, idle_life: Option<Duration>) -> Self {
         self.idle_life = idle_life;
         self
+    }
+
+    /// Says where it is told that the instance leaves: the same in all snapshots.
+    #[must_use]
+    pub fn with_leaving(mut self, leaving: Arc<AtomicBool>) -> Self {
+        self.leaving = leaving;
+        self
+    }
+
+    /// Set once the instance drains or is gone.
+    pub(super) fn leaving(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leaving)
     }
 
     /// `Host` for a request that has none.

@@ -69,7 +69,6 @@ async fn jobs_run_when_they_are_due() {
     assert_eq!(status[0].last_outcome, Some(Outcome::Done));
     assert_eq!(status[0].last_run, Some(t.clock.now()));
     assert_eq!((status[0].done, status[0].failed), (3, 0));
-    assert_eq!(status[0].run_seconds.counts.iter().sum::<u64>(), 3);
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use axum::response::Response;
+use http::{HeaderValue, header};
 use portico_web::serve::{Limits, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         Demo::Echo => echo::router(),
         Demo::Clock => clock::router(args.show_version, Duration::from_millis(args.delay_ms)),
     };
+    let router = router.layer(axum::middleware::map_response(never_guessed));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
         .await
         .with_context(|| format!("port {} cannot be used", args.port))?;
@@ -39,6 +42,15 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     server.await.context("the server panicked")
 }
 
+/// What is echoed is a stranger's text: no browser shall guess that it is a page.
+async fn never_guessed(mut response: Response) -> Response {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
 /// What the zero-argument start runs: echo, and clock in two versions of which one is slower.
 pub(crate) fn plans() -> Result<Vec<Plan>> {
     let program = std::env::current_exe().context("the path of the binary is unknown")?;
@@ -49,6 +61,8 @@ pub(crate) fn plans() -> Result<Vec<Plan>> {
             label: format!("{name}@{version}"),
             number,
             version: version.to_owned(),
+            // After a kill -9 the next start takes the place of the dead copies instead of standing beside them.
+            key: Some(format!("demo-{number}")),
             public: true,
             endpoints,
             health: Some("/healthz".to_owned()),

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) label: String,
     pub(crate) number: u16,
     pub(crate) version: String,
+    /// Tells the copy apart for good, so that its successor takes its place; its address when absent.
+    pub(crate) key: Option<String>,
     pub(crate) public: bool,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) health: Option<String>,
@@ -43,6 +45,9 @@ pub(crate) struct Plan {
     pub(crate) announce: bool,
     pub(crate) quiet: bool,
 }
+
+/// An editor saves a file in several steps; together they are one change.
+const SETTLE: Duration = Duration::from_millis(100);
 
 enum Ended {
     Exited(Option<ExitStatus>),
@@ -74,22 +79,22 @@ pub(crate) async fn supervise(
         if !again {
             return Ok(code);
         }
-        let wait = match ended {
-            Ended::Changed => Duration::ZERO,
-            _ => backoff.next(begun.elapsed()),
+        let (wait, text) = match ended {
+            Ended::Changed => (SETTLE, "a file changed, starts again".to_owned()),
+            _ => {
+                let wait = backoff.next(begun.elapsed());
+                let seconds = wait.as_secs();
+                let text = format!("ended with code {code}, starts again in {seconds} s");
+                (wait, text)
+            }
         };
-        say(
-            &plan,
-            output,
-            &format!(
-                "ended with code {code}, starts again in {} s",
-                wait.as_secs()
-            ),
-        );
+        say(&plan, output, &text);
         tokio::select! {
             () = stop.cancelled() => return Ok(code),
             () = tokio::time::sleep(wait) => {}
         }
+        // Whatever changed until here is what starts now.
+        changed.borrow_and_update();
     }
 }
 
@@ -263,7 +268,10 @@ fn registration(plan: &Plan, port: u16, secret: &str) -> Registration {
         host: "127.0.0.1".to_owned(),
         port,
         base_path: plan.base_path.clone(),
-        instance_key: format!("127.0.0.1:{port}"),
+        instance_key: plan
+            .key
+            .clone()
+            .unwrap_or_else(|| format!("127.0.0.1:{port}")),
         instance_secret: secret.to_owned(),
         weight: plan.weight,
         tags: plan.tags.clone(),
@@ -284,7 +292,10 @@ fn show(client: &Client, plan: &Plan, output: &Output) {
     }
     let url = format!("{}/api/{}/", client.url, plan.name);
     let line = match (&client.token_file, plan.public) {
-        (Some(file), false) => format!("curl -H @{} {url}", file.display()),
+        (Some(file), false) => {
+            let header = quoted(&format!("@{}", file.display()));
+            format!("curl -H {header} {url}")
+        }
         (None, false) => format!("curl -H \"Authorization: Bearer $PORTICO_TOKEN\" {url}"),
         (_, true) => format!("curl {url}"),
     };
@@ -295,10 +306,43 @@ fn show(client: &Client, plan: &Plan, output: &Output) {
     );
 }
 
+/// A word as a shell takes it, quoted only where it must be.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 fn say(plan: &Plan, output: &Output, text: &str) {
     if plan.quiet {
         tracing::info!(service = %plan.label, "{text}");
     } else {
         output.line(&plan.label, plan.number, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for word in [
+            "@portico-data/operator.token",
+            "@my data/operator.token",
+            "it's",
+            "$(reboot)",
+            "",
+            "ü",
+        ] {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), word);
+        }
+        assert_eq!(quoted("@a/b.token"), "@a/b.token");
     }
 }

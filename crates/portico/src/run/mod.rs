@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunArgs;
-use crate::client::Client;
+use crate::client::{Client, usage};
 
 pub(crate) use instance::{Plan, supervise};
 pub(crate) use output::Output;
@@ -83,7 +83,7 @@ fn check(args: &RunArgs) -> Result<()> {
     if faults.is_empty() {
         Ok(())
     } else {
-        bail!(faults.join("\n"))
+        Err(usage(faults.join("\n")))
     }
 }
 
@@ -101,6 +101,7 @@ fn plan(args: &RunArgs, number: u16, environment: BTreeMap<String, String>) -> P
         },
         number,
         version: args.version.clone(),
+        key: None,
         public: args.public,
         endpoints,
         health: args.health.clone(),
@@ -117,9 +118,9 @@ fn plan(args: &RunArgs, number: u16, environment: BTreeMap<String, String>) -> P
 
 /// Lines of `NAME=VALUE`; empty ones and those that begin with `#` are passed over.
 fn read_environment(file: &Path) -> Result<BTreeMap<String, String>> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
-    parse_environment(&text).with_context(|| format!("--env-file {}", file.display()))
+    let read = std::fs::read_to_string(file).map_err(anyhow::Error::from);
+    read.and_then(|text| parse_environment(&text))
+        .map_err(|error| usage(format!("--env-file {}: {error}", file.display())))
 }
 
 fn parse_environment(text: &str) -> Result<BTreeMap<String, String>> {

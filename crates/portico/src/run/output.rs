@@ -1,6 +1,6 @@
 //! The programs' output, each line with the name of its copy in a colour of its own.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
@@ -16,8 +16,9 @@ pub(crate) struct Output {
 impl Output {
     /// Colours only on a terminal, and never with `NO_COLOR`.
     pub(crate) fn new() -> Self {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colours }
+        Self {
+            colours: crate::table::colours(),
+        }
     }
 
     /// Forwards a stream line by line until it ends.

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
+
+use crate::client::usage;
 
 /// Counts changes below a folder; the watcher lives as long as this.
 pub(super) struct Changes {
@@ -40,7 +42,7 @@ pub(super) fn start(folder: Option<&Path>) -> Result<Changes> {
     })?;
     watcher
         .watch(folder, RecursiveMode::Recursive)
-        .with_context(|| format!("--watch {}", folder.display()))?;
+        .map_err(|error| usage(format!("--watch {}: {error}", folder.display())))?;
     Ok(Changes {
         counter,
         _watcher: Some(watcher),

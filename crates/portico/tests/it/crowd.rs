@@ -11,7 +11,7 @@ use crate::house::{House, until};
 use crate::raw::{RawServer, answer_always, read_head, status};
 
 /// Resident memory of a process in bytes.
-fn memory(pid: u32) -> u64 {
+pub(crate) fn memory(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text
         .lines()

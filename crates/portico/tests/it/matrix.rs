@@ -182,6 +182,63 @@ fn registry_administration() -> Vec<Row> {
     ]
 }
 
+/// Releases have paths of their own beside those of all kinds.
+fn releases() -> Vec<Row> {
+    let verb = |route: &'static str, verb: &str| {
+        let url = format!("/releases/nobody/{verb}");
+        row(route, &url, None, admin(404))
+    };
+    let bad = || Some(json!({ "doc": { "plan": { "steps": [] } } }));
+    vec![
+        row(
+            "gateway GET /releases/{service}",
+            "/releases/nobody",
+            None,
+            admin(404),
+        ),
+        row(
+            "gateway PUT /releases/{service}",
+            "/releases/nobody",
+            bad(),
+            admin(400),
+        ),
+        row(
+            "gateway DELETE /releases/{service}",
+            "/releases/nobody",
+            None,
+            admin(404),
+        ),
+        verb("gateway POST /releases/{service}/step", "step"),
+        verb("gateway POST /releases/{service}/pause", "pause"),
+        verb("gateway POST /releases/{service}/resume", "resume"),
+        verb("gateway POST /releases/{service}/promote", "promote"),
+        verb("gateway POST /releases/{service}/abort", "abort"),
+        verb("gateway POST /releases/{service}/rollback", "rollback"),
+    ]
+}
+
+/// What operators look at and decide.
+fn operating() -> Vec<Row> {
+    let breaker = |route: &'static str, verb: &str| {
+        let url = format!("/breakers/{NOBODY}/{verb}");
+        row(route, &url, None, admin(404))
+    };
+    vec![
+        row(
+            "gateway GET /explain",
+            "/explain?url=/api/matrix/x",
+            None,
+            admin(200),
+        ),
+        row("gateway GET /topology", "/topology", None, admin(200)),
+        row("gateway GET /live", "/live", None, admin(200)),
+        row("gateway GET /breakers", "/breakers", None, admin(200)),
+        breaker("gateway POST /breakers/{id}/open", "open"),
+        breaker("gateway POST /breakers/{id}/close", "close"),
+        breaker("gateway POST /breakers/{id}/auto", "auto"),
+    ]
+}
+
 fn gateway() -> Vec<Row> {
     let doc = || Some(json!({ "doc": {} }));
     vec![
@@ -224,6 +281,12 @@ fn gateway() -> Vec<Row> {
             admin(200),
         ),
         row("gateway GET /cache/stats", "/cache/stats", None, admin(200)),
+        row(
+            "gateway GET /cache/explain",
+            "/cache/explain?url=/",
+            None,
+            admin(200),
+        ),
         row("gateway GET /requests", "/requests", None, admin(200)),
     ]
 }
@@ -292,10 +355,16 @@ async fn status_of(caller: &Caller, row: &Row) -> u16 {
 #[tokio::test]
 async fn every_route_answers_every_kind_of_caller_as_the_table_says() {
     let house = house().await;
-    let rows: Vec<Row> = [registry(), registry_administration(), gateway()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let rows: Vec<Row> = [
+        registry(),
+        registry_administration(),
+        gateway(),
+        releases(),
+        operating(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let listed: BTreeSet<String> = rows.iter().map(|row| row.route.to_owned()).collect();
     assert_eq!(
         listed,
@@ -454,6 +523,8 @@ async fn every_writing_route_leaves_one_record() {
     registry_writes(&mut w, &registration).await;
     token_and_name_writes(&mut w).await;
     gateway_writes(&mut w).await;
+    release_writes(&mut w, &house.plugin).await;
+    breaker_writes(&mut w).await;
     // A sign of life changes nothing that a person decided (RG-4).
     w.covered.insert("registry POST /heartbeat".to_owned());
     let writing: BTreeSet<String> = declared(&house.app)
@@ -654,4 +725,48 @@ async fn gateway_writes(w: &mut Writer<'_>) {
         "gateway.cache.purged",
     )
     .await;
+}
+
+async fn release_writes(w: &mut Writer<'_>, plugin: &TestPlugin) {
+    for version in ["1.0.0", "2.0.0"] {
+        let more = json!({ "version": version, "instance_key": version });
+        let body = plugin.registration("shipped", &more);
+        let made = w.operator.post("/api/registry/register", &body).await;
+        assert_eq!(made.code(), 201, "{}", made.text);
+    }
+    let wish = || {
+        Some(
+            json!({ "doc": { "stable": "1.0.0", "candidate": { "version": "2.0.0" }, "plan": {} } }),
+        )
+    };
+    let (created, changed) = ("gateway.object.created", "gateway.object.changed");
+    let at = |verb: &str| format!("/releases/shipped/{verb}");
+    let put = "gateway PUT /releases/{service}";
+    w.write(put, "/releases/shipped", wish(), created).await;
+    for (route, verb) in [
+        ("gateway POST /releases/{service}/pause", "pause"),
+        ("gateway POST /releases/{service}/resume", "resume"),
+        ("gateway POST /releases/{service}/step", "step"),
+        ("gateway POST /releases/{service}/promote", "promote"),
+        ("gateway POST /releases/{service}/rollback", "rollback"),
+    ] {
+        w.write(route, &at(verb), None, changed).await;
+    }
+    w.write(put, "/releases/shipped", wish(), changed).await;
+    let abort = "gateway POST /releases/{service}/abort";
+    w.write(abort, &at("abort"), None, changed).await;
+    let delete = "gateway DELETE /releases/{service}";
+    let deleted = "gateway.object.deleted";
+    w.write(delete, "/releases/shipped", None, deleted).await;
+}
+
+async fn breaker_writes(w: &mut Writer<'_>) {
+    let forced = "gateway.breaker.forced";
+    let wish = Some(json!({ "for_s": 60, "reason": "looking at it" }));
+    let open = "gateway POST /breakers/{id}/open";
+    w.write(open, "/breakers/matrix/open", wish, forced).await;
+    let close = "gateway POST /breakers/{id}/close";
+    w.write(close, "/breakers/matrix/close", None, forced).await;
+    let auto = "gateway POST /breakers/{id}/auto";
+    w.write(auto, "/breakers/matrix/auto", None, forced).await;
 }

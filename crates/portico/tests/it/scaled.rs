@@ -1,5 +1,8 @@
 //! Two replicas on one PostgreSQL and one Redis: what is made on one holds on the other, and both outlive outages.
 
+mod cache;
+mod limits;
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +16,16 @@ use crate::house::{House, answer, client, until};
 use crate::raw::{RawServer, answer_always};
 
 /// Both replicas with what they stand on.
-struct Pair {
-    first: House,
-    second: House,
+pub(crate) struct Pair {
+    pub(crate) first: House,
+    pub(crate) second: House,
     postgres: PrivateServer,
     redis: RedisServer,
 }
 
 impl Pair {
     /// Nothing, with a line that says so, where a program is missing.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let (postgres, redis) = (PrivateServer::start()?, redis()?);
         let text = format!("[keys]\nmaster = \"{}\"\n", "5a".repeat(32));
         let (database, state) = (postgres.url(), redis.url().to_owned());
@@ -37,7 +40,7 @@ impl Pair {
 }
 
 /// On a free port, because the configuration knows no socket files for Redis.
-fn redis() -> Option<RedisServer> {
+pub(crate) fn redis() -> Option<RedisServer> {
     RedisServer::start_with(|_| {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())

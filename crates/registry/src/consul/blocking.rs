@@ -51,14 +51,14 @@ where
 {
     let Blocking { index, wait } = r.blocking()?;
     if index == 0 {
-        return look().await;
+        return state.look(look()).await;
     }
     let mut guard = None;
     let deadline = Instant::now() + with_jitter(state, wait);
     loop {
         // Listening before looking: what changes in between is not missed.
         let listeners = listen(state, waits);
-        let found = look().await?;
+        let found = state.look(look()).await?;
         if found.changed > index || Instant::now() >= deadline || state.stop.is_cancelled() {
             return Ok(found);
         }

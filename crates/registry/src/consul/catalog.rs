@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::access::{READ, REGISTER, need};
 use super::blocking::{self, Look, Wait};
@@ -46,7 +48,7 @@ pub(super) fn elsewhere(r: &Request) -> bool {
 }
 
 /// What to wait for with a service of a tenant.
-pub(super) fn service_waits(r: &Request, name: &str) -> Vec<Wait> {
+fn service_waits(r: &Request, name: &str) -> Vec<Wait> {
     let name: Text = Arc::from(name);
     [Some(r.cx.tenant()), None]
         .into_iter()
@@ -55,7 +57,7 @@ pub(super) fn service_waits(r: &Request, name: &str) -> Vec<Wait> {
 }
 
 /// The index of a service: its own, or the installation's while nobody knows it.
-pub(super) fn service_index(state: &ConsulState, r: &Request, name: &str) -> (u64, u64) {
+fn service_index(state: &ConsulState, r: &Request, name: &str) -> (u64, u64) {
     let model = state.core.model.read();
     let own = model
         .index_of_name(Some(r.cx.tenant()), name)
@@ -70,6 +72,42 @@ pub(super) fn service_index(state: &ConsulState, r: &Request, name: &str) -> (u6
             changed.max(model.index)
         },
     )
+}
+
+/// What every list about one thing begins with: the right to read, a name, and our datacenter.
+pub(super) fn begin(
+    state: &ConsulState,
+    r: &Request,
+    name: &str,
+    missing: &'static str,
+) -> Result<Uuid, Refused> {
+    need(r, &READ)?;
+    if name.is_empty() {
+        return refuse(400, missing);
+    }
+    r.datacenter(&state.options.datacenter)?;
+    Ok(r.cx.tenant())
+}
+
+/// A list about the instances of one service, answered when its index has risen.
+pub(super) async fn list_of_service<T: Serialize>(
+    state: &ConsulState,
+    r: &Request,
+    name: &str,
+    list: impl Fn() -> Vec<T>,
+) -> Answer {
+    let list = &list;
+    let look = move || async move {
+        let (changed, told) = service_index(state, r, name);
+        Ok(Look {
+            changed,
+            told,
+            value: list(),
+        })
+    };
+    let waits = service_waits(r, name);
+    let found = blocking::run(state, r, &waits, look).await?;
+    blocking::answer(r, &found, true)
 }
 
 /// `catalog/datacenters`.
@@ -129,30 +167,15 @@ pub(super) async fn services(state: &ConsulState, r: &Request) -> Answer {
 
 /// `catalog/service/:name`.
 pub(super) async fn service(state: &ConsulState, r: &Request, name: &str) -> Answer {
-    need(r, &READ)?;
-    if name.is_empty() {
-        return refuse(400, "Missing service name");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, name, "Missing service name")?;
     let filter = filter(r, &filter::SERVICE_NODES)?;
-    let filter = &filter;
-    let tenant = r.cx.tenant();
-    let look = move || async move {
-        let (changed, told) = service_index(state, r, name);
-        let value = if elsewhere(r) {
-            Vec::new()
-        } else {
-            records(state, r, name, filter, tenant)
-        };
-        Ok(Look {
-            changed,
-            told,
-            value,
-        })
-    };
-    let waits = service_waits(r, name);
-    let found = blocking::run(state, r, &waits, look).await?;
-    blocking::answer(r, &found, true)
+    list_of_service(state, r, name, || {
+        if elsewhere(r) {
+            return Vec::new();
+        }
+        records(state, r, name, &filter, tenant)
+    })
+    .await
 }
 
 fn records(
@@ -160,7 +183,7 @@ fn records(
     r: &Request,
     name: &str,
     filter: &Filter,
-    tenant: uuid::Uuid,
+    tenant: Uuid,
 ) -> Vec<ServiceNode> {
     let model = state.core.model.read();
     let view = state.view(&model, tenant);
@@ -219,14 +242,9 @@ async fn node_look(
     r: &Request,
     name: &str,
 ) -> Result<Look<Option<NodeServiceList>>, Refused> {
-    need(r, &READ)?;
-    if name.is_empty() {
-        return refuse(400, "Missing node name");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, name, "Missing node name")?;
     let filter = filter(r, &filter::NODE_SERVICES)?;
     let filter = &filter;
-    let tenant = r.cx.tenant();
     let look = move || async move {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);

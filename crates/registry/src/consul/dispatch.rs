@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use portico_base::{Caller, Context};
 use portico_web::serve::Peer;
 
-use super::reply::{Answer, Refused, Reply, refuse};
+use super::reply::{Answer, Refused, Reply, accepts_gzip, refuse};
 use super::request::{Odd, Params, Request, read_path};
 use super::state::ConsulState;
 use super::{access, agent, catalog, events, fixed, health, kv, sessions, txn};
@@ -210,8 +210,8 @@ fn find(path: &str) -> Found<'_> {
 pub(super) async fn serve(state: ConsulState, request: http::Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().copied();
-    let headers = parts.headers.clone();
-    let (name, answer) = route(&state, parts, body, peer).await;
+    let gzip = accepts_gzip(&parts.headers);
+    let (name, answer) = Box::pin(route(&state, parts, body, peer)).await;
     let reply = match answer {
         Ok(reply) => reply,
         Err(Refused(reply)) => *reply,
@@ -223,7 +223,7 @@ pub(super) async fn serve(state: ConsulState, request: http::Request<Body>) -> R
         _ => "5xx",
     };
     state.figures.requests.with(&[name, class]).inc();
-    reply.finish(&headers)
+    reply.finish(gzip)
 }
 
 /// The name of the route for the figures, and the answer.
@@ -320,55 +320,56 @@ fn context(
     }
 }
 
+/// Each way is on the heap: whoever waits for minutes must not hold the room of the largest one.
 async fn run(state: &ConsulState, route: Route, mut r: Request, rest: &str) -> Answer {
     match route {
         Route::Kv => match r.method {
-            Method::GET => kv::get(state, &r, rest).await,
-            Method::PUT => kv::put(state, &mut r, rest).await,
-            _ => kv::delete(state, &r, rest).await,
+            Method::GET => Box::pin(kv::get(state, &r, rest)).await,
+            Method::PUT => Box::pin(kv::put(state, &mut r, rest)).await,
+            _ => Box::pin(kv::delete(state, &r, rest)).await,
         },
-        Route::SessionCreate => sessions::create(state, &mut r).await,
-        Route::SessionDestroy => sessions::destroy(state, &r, rest).await,
-        Route::SessionInfo => sessions::info(state, &r, rest).await,
-        Route::SessionNode => sessions::list(state, &r, Some(rest)).await,
-        Route::SessionList => sessions::list(state, &r, None).await,
-        Route::SessionRenew => sessions::renew(state, &r, rest).await,
-        Route::Txn => txn::put(state, &mut r).await,
-        Route::EventFire => events::fire(state, &mut r, rest).await,
-        Route::EventList => events::list(state, &r).await,
-        Route::CatalogRegister => catalog::register(state, &mut r).await,
-        Route::CatalogDeregister => catalog::deregister(state, &mut r).await,
+        Route::SessionCreate => Box::pin(sessions::create(state, &mut r)).await,
+        Route::SessionDestroy => Box::pin(sessions::destroy(state, &r, rest)).await,
+        Route::SessionInfo => Box::pin(sessions::info(state, &r, rest)).await,
+        Route::SessionNode => Box::pin(sessions::list(state, &r, Some(rest))).await,
+        Route::SessionList => Box::pin(sessions::list(state, &r, None)).await,
+        Route::SessionRenew => Box::pin(sessions::renew(state, &r, rest)).await,
+        Route::Txn => Box::pin(txn::put(state, &mut r)).await,
+        Route::EventFire => Box::pin(events::fire(state, &mut r, rest)).await,
+        Route::EventList => Box::pin(events::list(state, &r)).await,
+        Route::CatalogRegister => Box::pin(catalog::register(state, &mut r)).await,
+        Route::CatalogDeregister => Box::pin(catalog::deregister(state, &mut r)).await,
         Route::CatalogDatacenters => catalog::datacenters(state, &r),
-        Route::CatalogNodes => catalog::nodes(state, &r).await,
-        Route::CatalogServices => catalog::services(state, &r).await,
-        Route::CatalogService => catalog::service(state, &r, rest).await,
-        Route::CatalogNode => catalog::node(state, &r, rest).await,
-        Route::CatalogNodeServices => catalog::node_services(state, &r, rest).await,
-        Route::HealthNode => health::node(state, &r, rest).await,
-        Route::HealthChecks => health::checks(state, &r, rest).await,
-        Route::HealthService => health::service(state, &r, rest).await,
-        Route::HealthState => health::state_of(state, &r, rest).await,
+        Route::CatalogNodes => Box::pin(catalog::nodes(state, &r)).await,
+        Route::CatalogServices => Box::pin(catalog::services(state, &r)).await,
+        Route::CatalogService => Box::pin(catalog::service(state, &r, rest)).await,
+        Route::CatalogNode => Box::pin(catalog::node(state, &r, rest)).await,
+        Route::CatalogNodeServices => Box::pin(catalog::node_services(state, &r, rest)).await,
+        Route::HealthNode => Box::pin(health::node(state, &r, rest)).await,
+        Route::HealthChecks => Box::pin(health::checks(state, &r, rest)).await,
+        Route::HealthService => Box::pin(health::service(state, &r, rest)).await,
+        Route::HealthState => Box::pin(health::state_of(state, &r, rest)).await,
         Route::Mesh => health::nobody(state, &r, rest),
         Route::Acl => refuse(401, "ACL support disabled"),
-        other => agent_or_fixed(state, other, r, rest).await,
+        other => Box::pin(agent_or_fixed(state, other, r, rest)).await,
     }
 }
 
 async fn agent_or_fixed(state: &ConsulState, route: Route, mut r: Request, rest: &str) -> Answer {
     match route {
         Route::AgentServices => agent::services(state, &r),
-        Route::AgentService => agent::service(state, &r, rest).await,
+        Route::AgentService => Box::pin(agent::service(state, &r, rest)).await,
         Route::AgentChecks => agent::checks(state, &r),
-        Route::ServiceRegister => agent::register_service(state, &mut r).await,
-        Route::ServiceDeregister => agent::deregister_service(state, &r, rest).await,
-        Route::ServiceMaintenance => agent::service_maintenance(state, &r, rest).await,
-        Route::AgentMaintenance => agent::node_maintenance(state, &r).await,
-        Route::CheckRegister => agent::register_check(state, &mut r).await,
-        Route::CheckDeregister => agent::deregister_check(state, &r, rest).await,
-        Route::CheckPass => agent::report(state, &r, rest, Status::Passing).await,
-        Route::CheckWarn => agent::report(state, &r, rest, Status::Warning).await,
-        Route::CheckFail => agent::report(state, &r, rest, Status::Critical).await,
-        Route::CheckUpdate => agent::update_check(state, &mut r, rest).await,
+        Route::ServiceRegister => Box::pin(agent::register_service(state, &mut r)).await,
+        Route::ServiceDeregister => Box::pin(agent::deregister_service(state, &r, rest)).await,
+        Route::ServiceMaintenance => Box::pin(agent::service_maintenance(state, &r, rest)).await,
+        Route::AgentMaintenance => Box::pin(agent::node_maintenance(state, &r)).await,
+        Route::CheckRegister => Box::pin(agent::register_check(state, &mut r)).await,
+        Route::CheckDeregister => Box::pin(agent::deregister_check(state, &r, rest)).await,
+        Route::CheckPass => Box::pin(agent::report(state, &r, rest, Status::Passing)).await,
+        Route::CheckWarn => Box::pin(agent::report(state, &r, rest, Status::Warning)).await,
+        Route::CheckFail => Box::pin(agent::report(state, &r, rest, Status::Critical)).await,
+        Route::CheckUpdate => Box::pin(agent::update_check(state, &mut r, rest)).await,
         Route::AgentHealthName => agent::health_by_name(state, &r, rest),
         Route::AgentHealthId => agent::health_by_id(state, &r, rest),
         Route::StatusLeader => fixed::leader(state, &r),

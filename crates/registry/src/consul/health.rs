@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::access::{READ, need};
 use super::blocking::{self, Look, Wait};
-use super::catalog::{elsewhere, filter, node_meta, service_index, service_waits};
+use super::catalog::{begin, elsewhere, filter, list_of_service, node_meta};
 use super::filter::{self, Filter};
 use super::reply::{Answer, Refused, refuse};
 use super::request::Request;
@@ -15,31 +15,16 @@ use crate::model::Topic;
 
 /// `health/service/:name`.
 pub(super) async fn service(state: &ConsulState, r: &Request, name: &str) -> Answer {
-    need(r, &READ)?;
-    if name.is_empty() {
-        return refuse(400, "Missing service name");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, name, "Missing service name")?;
     let passing = passing(r)?;
     let filter = filter(r, &filter::HEALTH)?;
-    let filter = &filter;
-    let tenant = r.cx.tenant();
-    let look = move || async move {
-        let (changed, told) = service_index(state, r, name);
-        let value = if elsewhere(r) {
-            Vec::new()
-        } else {
-            lines(state, r, name, passing, filter, tenant)
-        };
-        Ok(Look {
-            changed,
-            told,
-            value,
-        })
-    };
-    let waits = service_waits(r, name);
-    let found = blocking::run(state, r, &waits, look).await?;
-    blocking::answer(r, &found, true)
+    list_of_service(state, r, name, || {
+        if elsewhere(r) {
+            return Vec::new();
+        }
+        lines(state, r, name, passing, &filter, tenant)
+    })
+    .await
 }
 
 /// `?passing`, `=1` and `=true` in Go's spelling.
@@ -98,52 +83,31 @@ fn servers(state: &ConsulState, view: &View<'_>) -> Option<ServiceHealth> {
 
 /// `health/checks/:name`.
 pub(super) async fn checks(state: &ConsulState, r: &Request, name: &str) -> Answer {
-    need(r, &READ)?;
-    if name.is_empty() {
-        return refuse(400, "Missing service name");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, name, "Missing service name")?;
     let filter = filter(r, &filter::CHECKS)?;
-    let filter = &filter;
-    let tenant = r.cx.tenant();
-    let look = move || async move {
-        let (changed, told) = service_index(state, r, name);
+    list_of_service(state, r, name, || {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);
         let metas = node_meta(r);
-        let mut value: Vec<HealthCheck> = view
+        let fits =
+            |node: &str| metas.is_empty() || view.node(node).is_some_and(|n| has_meta(&n, &metas));
+        let mut checks: Vec<HealthCheck> = view
             .of_service(name)
             .into_iter()
-            .filter(|seen| {
-                metas.is_empty()
-                    || view
-                        .node(&seen.entry.instance.definition.node)
-                        .is_some_and(|n| has_meta(&n, &metas))
-            })
+            .filter(|seen| fits(&seen.entry.instance.definition.node))
             .flat_map(|seen| view.checks_of(seen))
             .collect();
-        value.retain(|check| filter.keeps(check));
-        Ok(Look {
-            changed,
-            told,
-            value,
-        })
-    };
-    let waits = service_waits(r, name);
-    let found = blocking::run(state, r, &waits, look).await?;
-    blocking::answer(r, &found, true)
+        checks.retain(|check| filter.keeps(check));
+        checks
+    })
+    .await
 }
 
 /// `health/node/:node`.
 pub(super) async fn node(state: &ConsulState, r: &Request, name: &str) -> Answer {
-    need(r, &READ)?;
-    if name.is_empty() {
-        return refuse(400, "Missing node name");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, name, "Missing node name")?;
     let filter = filter(r, &filter::CHECKS)?;
     let filter = &filter;
-    let tenant = r.cx.tenant();
     let look = move || async move {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);
@@ -162,14 +126,9 @@ pub(super) async fn node(state: &ConsulState, r: &Request, name: &str) -> Answer
 
 /// `health/state/:state`.
 pub(super) async fn state_of(state: &ConsulState, r: &Request, wanted: &str) -> Answer {
-    need(r, &READ)?;
-    if wanted.is_empty() {
-        return refuse(400, "Missing check state");
-    }
-    r.datacenter(&state.options.datacenter)?;
+    let tenant = begin(state, r, wanted, "Missing check state")?;
     let filter = filter(r, &filter::CHECKS)?;
     let filter = &filter;
-    let tenant = r.cx.tenant();
     let look = move || async move {
         let model = state.core.model.read();
         let view = state.view(&model, tenant);

@@ -11,6 +11,7 @@ mod duration;
 mod events;
 mod filter;
 mod fixed;
+mod fuzz;
 mod health;
 mod input;
 mod keeper;
@@ -27,6 +28,8 @@ mod txn_catalog;
 mod views;
 mod wire;
 
+pub use fuzz::{fuzz_consul_body, fuzz_consul_query, fuzz_filter, fuzz_registration};
+
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +42,7 @@ use portico_host::{BuildCx, HttpSurface, Surface, Worker};
 use portico_web::serve::Limits;
 
 use crate::hub::Core;
+pub(crate) use state::declare as declare_metrics;
 pub(crate) use state::{ConsulState, Options};
 
 /// All routes of this listener.

@@ -96,13 +96,13 @@ impl Reply {
     }
 
     /// The response on the wire, compressed when the client takes it.
-    pub(crate) fn finish(mut self, request: &HeaderMap) -> Response<Body> {
+    pub(crate) fn finish(mut self, gzip: bool) -> Response<Body> {
         self.headers
             .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         if self.body.len() >= WORTH
             && !self.headers.contains_key(CONTENT_ENCODING)
-            && accepts_gzip(request)
-            && let Some(small) = gzip(&self.body)
+            && gzip
+            && let Some(small) = compress(&self.body)
         {
             self.body = Bytes::from(small);
             self.headers
@@ -155,6 +155,7 @@ impl From<Error> for Refused {
                 (400, format!("Invalid registration: {}", why.join("; ")))
             }
             Error::TooManyInstances | Error::TooManyWatchers => (429, error.to_string()),
+            Error::Db(portico_db::DbError::BadText) => (400, error.to_string()),
             other => {
                 if other.kind() == portico_base::ErrorKind::Internal {
                     tracing::error!(err = %other, "a request of the Consul API failed");
@@ -183,7 +184,8 @@ fn write_pretty<T: Serialize + ?Sized>(value: &T) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Whether a client takes answers with gzip.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     headers
         .get_all(ACCEPT_ENCODING)
         .iter()
@@ -197,7 +199,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+fn compress(body: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).ok()?;
     encoder
@@ -236,16 +238,16 @@ mod tests {
         );
         let reply = Reply::json(&value, false);
         let whole = reply.body.clone();
-        let response = reply.finish(&headers);
+        let response = reply.finish(accepts_gzip(&headers));
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
-        let small = gzip(&whole).unwrap();
+        let small = compress(&whole).unwrap();
         let mut back = Vec::new();
         flate2::read::GzDecoder::new(&*small)
             .read_to_end(&mut back)
             .unwrap();
         assert_eq!(back, whole);
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
-        let plain = Reply::json(&value, false).finish(&headers);
+        let plain = Reply::json(&value, false).finish(accepts_gzip(&headers));
         assert!(!plain.headers().contains_key(CONTENT_ENCODING));
         assert_eq!(plain.headers()[VARY], "Accept-Encoding");
     }

@@ -45,6 +45,13 @@ struct Wanted {
     checks: SessionChecks,
 }
 
+/// Reads any bytes as a session to be made, for the fuzz target.
+pub(super) fn fuzz(body: &[u8]) {
+    if let Ok(wanted) = Wanted::read(body, "node") {
+        let _fault = wanted.fault();
+    }
+}
+
 impl Wanted {
     fn read(body: &[u8], host: &str) -> Result<Self, decode::Fault> {
         let value = if body.iter().all(u8::is_ascii_whitespace) {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use portico_base::Principal;
 use portico_contract::credentials::Credentials;
-use portico_telemetry::metrics::{CounterFamily, CounterVec, Gauge, GaugeFamily};
+use portico_telemetry::metrics::{CounterFamily, CounterVec, Gauge, GaugeFamily, Registry};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,6 +21,8 @@ use crate::wake::Topics;
 
 /// Blocking queries of one principal (RG-46).
 const MOST_BLOCKED: usize = 1_000;
+/// Looks at the same time: more than there are connections for reading would only hold memory.
+const LOOKS: usize = 32;
 
 static REQUESTS: CounterFamily = CounterFamily::new(
     "portico_registry_consul_requests_total",
@@ -45,6 +48,16 @@ static SESSIONS: GaugeFamily = GaugeFamily::new(
     &[],
     1,
 );
+
+/// Declares what this API exports, for the documentation.
+pub(crate) fn declare(registry: &Registry) {
+    registry.declare(&[
+        REQUESTS.family(),
+        BLOCKING.family(),
+        KV_ENTRIES.family(),
+        SESSIONS.family(),
+    ]);
+}
 
 /// Something of the key-value store, sessions or events that somebody may wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,6 +104,7 @@ pub(crate) struct Inner {
     /// Cancelled when the process stops: whoever waits is answered at once.
     pub stop: CancellationToken,
     blocked: Mutex<HashMap<(&'static str, Text), usize>>,
+    looks: Semaphore,
     /// Index at start: nothing that happened before is forgotten, it is below this.
     floor: AtomicU64,
 }
@@ -130,6 +144,7 @@ impl ConsulState {
             figures,
             stop,
             blocked: Mutex::default(),
+            looks: Semaphore::new(LOOKS),
             floor: AtomicU64::new(floor),
         }))
     }
@@ -137,6 +152,17 @@ impl ConsulState {
     /// Index below which this process does not know what happened.
     pub(crate) fn floor(&self) -> u64 {
         self.floor.load(Ordering::Relaxed)
+    }
+
+    /// Looks when it is its turn. What it needs for that is on the heap only as long: a query that waits for
+    /// minutes, or for its turn among a thousand that came at once, is small.
+    pub(super) async fn look<T>(&self, look: impl Future<Output = T>) -> T {
+        // The semaphore is never closed.
+        let _turn = match self.looks.try_acquire() {
+            Ok(turn) => Some(turn),
+            Err(_) => self.looks.acquire().await.ok(),
+        };
+        Box::pin(look).await
     }
 
     /// The model as a tenant's cluster.

@@ -53,6 +53,13 @@ struct KvOp {
     session: String,
 }
 
+/// Reads any value as an operation, for the fuzz target.
+pub(super) fn fuzz(value: &Value) {
+    if let Ok(op) = Op::read(value) {
+        let _writes = op.writes();
+    }
+}
+
 impl Op {
     fn read(value: &Value) -> Result<Self, decode::Fault> {
         let mut f = Fields::new(value)?;

@@ -1,8 +1,8 @@
 //! Events of the registry: what followers and watchers are told.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use portico_base::Timestamp;
 use uuid::Uuid;
 
@@ -87,6 +87,24 @@ pub(crate) struct Event {
     pub at: Timestamp,
     /// The change as JSON text, complete with `seq`, `kind` and `at`.
     pub data: Bytes,
+    /// The same as a server-sent event, made by the first watcher for all.
+    pub frame: OnceLock<Bytes>,
+}
+
+impl Event {
+    /// The change as one server-sent event; all watchers share its bytes (RG-32).
+    pub(crate) fn frame(&self) -> Bytes {
+        let make = || {
+            let mut out = BytesMut::with_capacity(self.data.len() + 80);
+            out.put_slice(
+                format!("id: {}\nevent: {}\ndata: ", self.seq, self.kind.as_str()).as_bytes(),
+            );
+            out.put_slice(&self.data);
+            out.put_slice(b"\n\n");
+            out.freeze()
+        };
+        self.frame.get_or_init(make).clone()
+    }
 }
 
 /// Shared handle of an event.

@@ -60,7 +60,9 @@ async fn carry_out(api: &Api, cx: &Context, id: &str, command: Command) -> ApiRe
     }))
 }
 
-/// No new requests; existing ones may finish; then the instance is removed.
+/// Drain an instance
+///
+/// It gets no new requests, existing ones may finish, then it is removed.
 #[utoipa::path(post, path = "/services/{id}/drain", tag = "registry", request_body(content = Option<Why>),
     params(("id" = String, Path, description = "id of the instance")), responses((status = 200, body = Now)))]
 pub(super) async fn drain(
@@ -73,7 +75,9 @@ pub(super) async fn drain(
     carry_out(&api, &cx, &id, Command::Drain { reason }).await
 }
 
-/// Takes an instance out of service until it is resumed.
+/// Put an instance into maintenance
+///
+/// It is out of service until it is resumed.
 #[utoipa::path(post, path = "/services/{id}/maintenance", tag = "registry", request_body(content = Option<Why>),
     params(("id" = String, Path, description = "id of the instance")), responses((status = 200, body = Now)))]
 pub(super) async fn maintenance(
@@ -86,6 +90,8 @@ pub(super) async fn maintenance(
     carry_out(&api, &cx, &id, Command::Maintenance { reason }).await
 }
 
+/// Resume an instance
+///
 /// Ends a drain or a maintenance.
 #[utoipa::path(post, path = "/services/{id}/resume", tag = "registry",
     params(("id" = String, Path, description = "id of the instance")), responses((status = 200, body = Now)))]
@@ -106,7 +112,9 @@ pub(super) struct Weight {
     weight: Option<u16>,
 }
 
-/// Changes an instance's share of traffic.
+/// Weigh an instance
+///
+/// Changes its share of traffic.
 #[utoipa::path(post, path = "/services/{id}/weight", tag = "registry", request_body = Weight,
     params(("id" = String, Path, description = "id of the instance")), responses((status = 200, body = Now)))]
 pub(super) async fn weight(
@@ -143,7 +151,9 @@ pub(super) struct Switched {
     disabled_for: Vec<Uuid>,
 }
 
-/// Switches a service on or off, for everybody or for one tenant.
+/// Switch a service on or off
+///
+/// For everybody, or for one tenant.
 #[utoipa::path(post, path = "/services/{id}/enabled", tag = "registry", request_body = Switch,
     params(("id" = String, Path, description = "name or id of the service")), responses((status = 200, body = Switched)))]
 pub(super) async fn enabled(

@@ -54,7 +54,7 @@ impl From<&Reservation> for Shown {
     }
 }
 
-/// Reserved names in their order.
+/// List reserved names
 #[utoipa::path(get, path = "/reservations", tag = "registry", params(PageQuery),
     responses((status = 200, body = Page<Shown>)))]
 pub(super) async fn list(
@@ -77,7 +77,9 @@ pub(super) async fn list(
     Ok(Json(Page::cut(items, limit, |r| r.name.clone())))
 }
 
-/// Reserves a name: only tokens for exactly this name, and administrators, may register it.
+/// Reserve a name
+///
+/// Only tokens for exactly this name, and administrators, may register it.
 #[utoipa::path(post, path = "/reservations", tag = "registry", request_body = Wish,
     responses((status = 201, body = Shown, description = "new"), (status = 200, body = Shown, description = "reserved already")))]
 pub(super) async fn reserve(
@@ -88,7 +90,7 @@ pub(super) async fn reserve(
     answer(&api, &cx, &wish.name, wish.note).await
 }
 
-/// The same, with the name in the path.
+/// Reserve the name in the path
 #[utoipa::path(post, path = "/reservations/{name}", tag = "registry", request_body(content = Option<Note>),
     params(("name" = String, Path, description = "the name")),
     responses((status = 201, body = Shown, description = "new"), (status = 200, body = Shown, description = "reserved already")))]
@@ -122,7 +124,9 @@ async fn answer(
     Ok((status, Json(Shown::from(&*made))))
 }
 
-/// Releases a name: its reservation, and its services when they have no instance any more.
+/// Release a name
+///
+/// Its reservation, and its services when they have no instance any more.
 #[utoipa::path(delete, path = "/reservations/{name}", tag = "registry",
     params(("name" = String, Path, description = "the name")),
     responses((status = 204), (status = 404, description = "unknown"), (status = 409, description = "it has instances")))]

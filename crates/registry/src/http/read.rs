@@ -57,7 +57,9 @@ impl ListQuery {
     }
 }
 
-/// Instances in the order of their service's name.
+/// List instances
+///
+/// In the order of their service's name.
 #[utoipa::path(get, path = "/services", tag = "registry", params(ListQuery),
     responses((status = 200, body = Page<InstanceView>)))]
 pub(super) async fn list(
@@ -86,6 +88,8 @@ pub(super) async fn list(
     })))
 }
 
+/// Show an instance or a service
+///
 /// An instance by its id; a service with its instances by its name or id.
 #[utoipa::path(get, path = "/services/{id}", tag = "registry",
     params(("id" = String, Path, description = "id of an instance, name or id of a service")),
@@ -108,7 +112,9 @@ pub(super) struct Catalog {
     items: Vec<CatalogView>,
 }
 
-/// Services with versions, counts and health.
+/// List services
+///
+/// With versions, counts and health.
 #[utoipa::path(get, path = "/catalog", tag = "registry", responses((status = 200, body = Catalog)))]
 pub(super) async fn catalog(State(api): State<Api>, Cx(cx): Cx) -> Json<Catalog> {
     Json(Catalog {
@@ -137,7 +143,9 @@ pub(super) struct History {
     items: Vec<Step>,
 }
 
-/// The last 200 changes of an instance's state.
+/// Show the history of an instance
+///
+/// The last 200 changes of its state.
 #[utoipa::path(get, path = "/services/{id}/history", tag = "registry",
     params(("id" = String, Path, description = "id of the instance")),
     responses((status = 200, body = History), (status = 404, description = "unknown")))]
@@ -171,7 +179,9 @@ pub(super) struct TargetQuery {
     tag: Option<String>,
 }
 
-/// Targets for Prometheus' `http_sd_configs`, always the complete list.
+/// Targets for Prometheus
+///
+/// For its `http_sd_configs` (with `authorization: {type: Bearer}`), always the complete list.
 #[utoipa::path(get, path = "/sd/prometheus", tag = "registry", params(TargetQuery),
     responses((status = 200, body = Vec<TargetGroup>)))]
 pub(super) async fn prometheus(

@@ -119,7 +119,9 @@ pub(super) struct Registered {
     directory_seq: u64,
 }
 
-/// Registers an instance; the same content again changes nothing.
+/// Register an instance
+///
+/// The same content again changes nothing.
 #[utoipa::path(post, path = "/register", tag = "registry", request_body = Registration,
     responses((status = 201, body = Registered, description = "new"), (status = 200, body = Registered, description = "known")))]
 pub(super) async fn register(
@@ -230,7 +232,7 @@ pub(super) struct KeyRotation {
     previous_until: Timestamp,
 }
 
-/// Takes a heartbeat.
+/// Send a heartbeat
 #[utoipa::path(post, path = "/heartbeat", tag = "registry", request_body = Heartbeat,
     responses((status = 200, body = Beaten), (status = 404, description = "unknown: register again"), (status = 409, description = "drained")))]
 pub(super) async fn heartbeat(
@@ -353,7 +355,9 @@ pub(super) struct Gone {
     state: &'static str,
 }
 
-/// Leaves: drains, then is removed.
+/// Deregister an instance
+///
+/// It drains, then it is removed.
 #[utoipa::path(post, path = "/deregister/{id}", tag = "registry", request_body(content = Option<Leave>),
     params(("id" = Uuid, Path, description = "id of the instance"), LeaveQuery),
     responses((status = 200, body = Gone), (status = 404, description = "unknown")))]
@@ -374,6 +378,8 @@ pub(super) async fn deregister(
     gone(&api, &cx, &id, now, body.reason.or(query.reason)).await
 }
 
+/// Deregister the instance in the path
+///
 /// The same as `POST /deregister/{id}`.
 #[utoipa::path(delete, path = "/services/{id}", tag = "registry",
     params(("id" = Uuid, Path, description = "id of the instance"), LeaveQuery),

@@ -99,7 +99,9 @@ pub(super) struct Made {
     shown: Shown,
 }
 
-/// Tokens, newest first.
+/// List registration tokens
+///
+/// Newest first, never their text.
 #[utoipa::path(get, path = "/tokens", tag = "registry", params(PageQuery),
     responses((status = 200, body = Page<Shown>)))]
 pub(super) async fn list(
@@ -123,7 +125,9 @@ pub(super) async fn list(
     Ok(Json(Page::cut(items, limit, |t| (t.created_at, t.id))))
 }
 
-/// Makes a token. Its text is in this answer and nowhere else.
+/// Make a registration token
+///
+/// Its text is in this answer and nowhere else.
 #[utoipa::path(post, path = "/tokens", tag = "registry", request_body = Wish,
     responses((status = 201, body = Made)))]
 pub(super) async fn create(
@@ -157,7 +161,9 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// Removes a token. Instances that registered with it live on.
+/// Remove a registration token
+///
+/// Instances that registered with it live on.
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "registry",
     params(("id" = String, Path, description = "id of the token")),
     responses((status = 204), (status = 404, description = "unknown")))]

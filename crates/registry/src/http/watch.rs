@@ -36,6 +36,8 @@ pub(super) struct WatchQuery {
     wait: Option<u32>,
 }
 
+/// Watch the directory
+///
 /// Changes behind a position: server-sent events when asked for with `Accept: text/event-stream`
 /// (`id` is the position), else one answer `{"seq", "events"}` as soon as there is news or the wait is
 /// over.
@@ -174,14 +176,14 @@ async fn next_frame(state: &mut Stream) -> Bytes {
     }
 }
 
+/// One change, the usual news, is sent as it is; several are put together.
 fn frames(found: &News) -> Bytes {
+    if let [event] = found.events.as_slice() {
+        return event.frame();
+    }
     let mut out = BytesMut::new();
     for event in &found.events {
-        out.put_slice(
-            format!("id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str()).as_bytes(),
-        );
-        out.put_slice(&event.data);
-        out.put_slice(b"\n\n");
+        out.put_slice(&event.frame());
     }
     out.freeze()
 }

@@ -80,6 +80,12 @@ impl Live {
             .fetch_max(at.timestamp_micros(), Ordering::Relaxed);
     }
 
+    /// Another replica's clock may be ahead of ours: nobody was seen later than now.
+    pub(crate) fn not_after(&self, now: Timestamp) {
+        self.seen_us
+            .fetch_min(now.timestamp_micros(), Ordering::Relaxed);
+    }
+
     /// The clock jumped: the last sign of life is as long ago as it was before.
     pub(crate) fn shift(&self, by: chrono::Duration, now: Timestamp) {
         let moved = |us: i64| {

@@ -12,82 +12,105 @@ use crate::domain::service::{Contributions, Owner, Service, Version};
 use crate::hub::Core;
 use crate::model::Mutation;
 
-/// Puts the services of this process into the model. They have no rows: they end with the process.
-pub(crate) fn announce(core: &Core, cx: &Context, names: &[&'static str], version: &'static str) {
-    let now = cx.now();
+/// Puts the services of this binary into the model, with an instance for those that this process runs: a
+/// service whose role runs nowhere is known and has no process (OP-1). They have no rows: they end with
+/// the process.
+pub(crate) fn announce(
+    core: &Core,
+    cx: &Context,
+    names: &[&'static str],
+    running: &[&'static str],
+    version: &'static str,
+) {
     let (index, seq) = {
         let model = core.model.read();
         (model.index, model.seq)
     };
-    let owner = Owner::of(&Principal::system());
     let mut mutations = Vec::new();
     for name in names {
         let version: Arc<str> = Arc::from(version);
-        let id = cx.new_id();
-        let service = Service {
-            id,
-            tenant: None,
-            name: Arc::from(*name),
-            display_name: Arc::from(*name),
-            description: Arc::from("part of Portico"),
-            owner: owner.clone(),
-            default_access: DefaultAccess::Authenticated,
-            forward_credentials: true,
-            openapi_url: None,
-            settings_schema: None,
-            console: None,
-            contributions: Arc::new(Contributions::default()),
-            enabled: true,
-            disabled_for: Arc::from([]),
-            versions: BTreeMap::from([(
-                Arc::clone(&version),
-                Version {
-                    created_at: now,
-                    endpoints: Arc::from([]),
-                },
-            )]),
-            created_at: now,
-            updated_at: now,
-            builtin: true,
-            create_index: index,
-        };
-        let instance = Instance {
-            id: cx.new_id(),
-            service: id,
-            key: Arc::clone(&core.replica),
-            source: Source::Builtin,
-            owner: owner.clone(),
-            definition: Definition {
-                version,
-                host: Arc::clone(&core.host),
-                port: 0,
-                base_path: Arc::from("/"),
-                protocol: Protocol::Http1,
-                tls_pin: None,
-                weight: 100,
-                zone: Arc::from(""),
-                node: Arc::clone(&core.host),
-                tags: Arc::from([]),
-                metadata: Arc::new(IndexMap::new()),
-                heartbeat_s: None,
-                checks: Arc::from([]),
-                consul: None,
-            },
-            state: InstanceState::Ready,
-            reason: Arc::from(""),
-            since: now,
-            order: None,
-            weight_override: None,
-            warning: false,
-            secret: None,
-            last_heartbeat: now,
-            created_at: now,
-            updated_at: now,
-            create_index: index,
-            modify_index: index,
-        };
-        mutations.push(Mutation::PutService(Arc::new(service)));
-        mutations.push(Mutation::PutInstance(Arc::new(instance)));
+        let service = Arc::new(service(cx, name, &version, index));
+        mutations.push(Mutation::PutService(Arc::clone(&service)));
+        if running.contains(name) {
+            let instance = instance(core, cx, &service, version, index);
+            mutations.push(Mutation::PutInstance(Arc::new(instance)));
+        }
     }
     core.apply(mutations, index, seq, Vec::new());
+}
+
+fn service(cx: &Context, name: &'static str, version: &Arc<str>, index: u64) -> Service {
+    let now = cx.now();
+    Service {
+        id: cx.new_id(),
+        tenant: None,
+        name: Arc::from(name),
+        display_name: Arc::from(name),
+        description: Arc::from("part of Portico"),
+        owner: Owner::of(&Principal::system()),
+        default_access: DefaultAccess::Authenticated,
+        forward_credentials: true,
+        openapi_url: None,
+        settings_schema: None,
+        console: None,
+        contributions: Arc::new(Contributions::default()),
+        enabled: true,
+        disabled_for: Arc::from([]),
+        versions: BTreeMap::from([(
+            Arc::clone(version),
+            Version {
+                created_at: now,
+                endpoints: Arc::from([]),
+            },
+        )]),
+        created_at: now,
+        updated_at: now,
+        builtin: true,
+        create_index: index,
+    }
+}
+
+fn instance(
+    core: &Core,
+    cx: &Context,
+    service: &Service,
+    version: Arc<str>,
+    index: u64,
+) -> Instance {
+    let now = cx.now();
+    Instance {
+        id: cx.new_id(),
+        service: service.id,
+        key: Arc::clone(&core.replica),
+        source: Source::Builtin,
+        owner: service.owner.clone(),
+        definition: Definition {
+            version,
+            host: Arc::clone(&core.host),
+            port: 0,
+            base_path: Arc::from("/"),
+            protocol: Protocol::Http1,
+            tls_pin: None,
+            weight: 100,
+            zone: Arc::from(""),
+            node: Arc::clone(&core.host),
+            tags: Arc::from([]),
+            metadata: Arc::new(IndexMap::new()),
+            heartbeat_s: None,
+            checks: Arc::from([]),
+            consul: None,
+        },
+        state: InstanceState::Ready,
+        reason: Arc::from(""),
+        since: now,
+        order: None,
+        weight_override: None,
+        warning: false,
+        secret: None,
+        last_heartbeat: now,
+        created_at: now,
+        updated_at: now,
+        create_index: index,
+        modify_index: index,
+    }
 }

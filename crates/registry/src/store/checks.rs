@@ -64,18 +64,16 @@ pub(crate) async fn nodes(
         });
         select.cond_where(any);
     }
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| {
-            let name: String = row.try_get("", "name")?;
-            Ok(Node {
-                key: NodeKey::new(tenant(row.try_get("", "scope")?), &name),
-                details: from_json(row, "details")?,
-                create_index: to_u64(row, "create_index")?,
-                modify_index: to_u64(row, "modify_index")?,
-            })
+    super::all(conn, &select, |row| {
+        let name: String = row.try_get("", "name")?;
+        Ok(Node {
+            key: NodeKey::new(tenant(row.try_get("", "scope")?), &name),
+            details: from_json(row, "details")?,
+            create_index: to_u64(row, "create_index")?,
+            modify_index: to_u64(row, "modify_index")?,
         })
-        .collect()
+    })
+    .await
 }
 
 /// Writes a check.
@@ -163,8 +161,7 @@ pub(crate) async fn checks(
         });
         select.cond_where(any);
     }
-    let rows = conn.query_all(&select).await?;
-    rows.iter().map(check).collect()
+    super::all(conn, &select, check).await
 }
 
 fn check(row: &QueryResult) -> Result<Check, DbError> {

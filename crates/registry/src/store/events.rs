@@ -1,5 +1,7 @@
 //! The sequence: counter, events, history of states.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use portico_base::Timestamp;
 use portico_db::DbError;
@@ -138,6 +140,7 @@ pub(crate) async fn read(
             instance: row.try_get("", "instance_id")?,
             at: row.try_get("", "at")?,
             data: Bytes::from(data),
+            frame: OnceLock::new(),
         };
         events.push(StoredEvent {
             event,
@@ -240,20 +243,18 @@ pub(crate) async fn history(
         .order_by("at", Order::Desc)
         .order_by("seq", Order::Desc)
         .limit(limit);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(HistoryRow {
-                id: row.try_get("", "id")?,
-                instance: row.try_get("", "instance_id")?,
-                at: row.try_get("", "at")?,
-                seq: to_u64(row, "seq")?,
-                from: row.try_get("", "from_state")?,
-                to: row.try_get("", "to_state")?,
-                reason: row.try_get("", "reason")?,
-            })
+    super::all(conn, &select, |row| {
+        Ok(HistoryRow {
+            id: row.try_get("", "id")?,
+            instance: row.try_get("", "instance_id")?,
+            at: row.try_get("", "at")?,
+            seq: to_u64(row, "seq")?,
+            from: row.try_get("", "from_state")?,
+            to: row.try_get("", "to_state")?,
+            reason: row.try_get("", "reason")?,
         })
-        .collect()
+    })
+    .await
 }
 
 /// Removes steps from before `before`.
@@ -277,10 +278,7 @@ pub(crate) async fn crowded(conn: &impl ConnectionTrait, keep: u64) -> Result<Ve
         .group_by_col("instance_id")
         .and_having(Expr::col("id").count().gt(to_i64(keep)))
         .limit(500);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok(row.try_get("", "instance_id")?))
-        .collect()
+    super::all(conn, &select, |row| Ok(row.try_get("", "instance_id")?)).await
 }
 
 /// Removes all but the newest `keep` steps of an instance.

@@ -232,10 +232,10 @@ pub(crate) async fn heartbeats(
         .columns(["id", "last_heartbeat"])
         .from(TABLE)
         .and_where(Expr::col("last_heartbeat").gt(since));
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|r| Ok((r.try_get("", "id")?, r.try_get("", "last_heartbeat")?)))
-        .collect()
+    super::all(conn, &select, |r| {
+        Ok((r.try_get("", "id")?, r.try_get("", "last_heartbeat")?))
+    })
+    .await
 }
 
 /// What a comparison of memory with the rows needs: id, index of the last change, state.
@@ -244,16 +244,14 @@ pub(crate) async fn marks(
 ) -> Result<Vec<(Uuid, u64, String)>, DbError> {
     let mut select = Query::select();
     select.columns(["id", "modify_index", "state"]).from(TABLE);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|r| {
-            Ok((
-                r.try_get("", "id")?,
-                to_u64(r, "modify_index")?,
-                r.try_get("", "state")?,
-            ))
-        })
-        .collect()
+    super::all(conn, &select, |r| {
+        Ok((
+            r.try_get("", "id")?,
+            to_u64(r, "modify_index")?,
+            r.try_get("", "state")?,
+        ))
+    })
+    .await
 }
 
 fn instance(row: &QueryResult, sealer: &Sealer) -> Result<Instance, DbError> {

@@ -88,7 +88,7 @@ pub(crate) async fn list(
         .from(ENTRIES)
         .cond_where(below(tenant, prefix))
         .order_by("key", Order::Asc);
-    conn.query_all(&select).await?.iter().map(entry).collect()
+    super::all(conn, &select, entry).await
 }
 
 /// Names and indexes of the keys that begin with a prefix, in their order.
@@ -103,10 +103,10 @@ pub(crate) async fn keys(
         .from(ENTRIES)
         .cond_where(below(tenant, prefix))
         .order_by("key", Order::Asc);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok((text(row, "key")?, to_u64(row, "modify_index")?)))
-        .collect()
+    super::all(conn, &select, |row| {
+        Ok((text(row, "key")?, to_u64(row, "modify_index")?))
+    })
+    .await
 }
 
 /// Keys and bytes below a prefix.
@@ -120,10 +120,10 @@ pub(crate) async fn size(
         .columns(["key", "size"])
         .from(ENTRIES)
         .cond_where(below(tenant, prefix));
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok((text(row, "key")?, row.try_get("", "size")?)))
-        .collect()
+    super::all(conn, &select, |row| {
+        Ok((text(row, "key")?, row.try_get("", "size")?))
+    })
+    .await
 }
 
 /// Keys that a session holds, in their order.
@@ -137,10 +137,10 @@ pub(crate) async fn held(
         .from(ENTRIES)
         .and_where(Expr::col("session_id").eq(session))
         .order_by("key", Order::Asc);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get("", "tenant_id")?, entry(row)?)))
-        .collect()
+    super::all(conn, &select, |row| {
+        Ok((row.try_get("", "tenant_id")?, entry(row)?))
+    })
+    .await
 }
 
 /// Writes a key.
@@ -347,10 +347,8 @@ pub(crate) async fn put_usage(
 pub(crate) async fn count(conn: &impl ConnectionTrait) -> Result<i64, DbError> {
     let mut select = Query::select();
     select.columns(["keys"]).from(USAGE);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok(row.try_get::<i64>("", "keys")?))
-        .sum()
+    let all: Vec<i64> = super::all(conn, &select, |row| Ok(row.try_get("", "keys")?)).await?;
+    Ok(all.into_iter().sum())
 }
 
 /// Tenants with tombstones from before a moment, and the highest index among those of each.
@@ -365,10 +363,10 @@ pub(crate) async fn sweepable(
         .from(TOMBSTONES)
         .and_where(Expr::col("at").lt(before))
         .group_by_columns(["tenant_id"]);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get("", "tenant_id")?, to_u64(row, "highest")?)))
-        .collect()
+    super::all(conn, &select, |row| {
+        Ok((row.try_get("", "tenant_id")?, to_u64(row, "highest")?))
+    })
+    .await
 }
 
 /// Removes tombstones from before a moment.

@@ -10,7 +10,7 @@ pub(crate) mod sessions;
 
 use portico_db::DbError;
 use portico_db::sea_orm::{ConnectionTrait, QueryResult};
-use portico_db::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
+use portico_db::sea_query::{Expr, ExprTrait as _, OnConflict, Query, SelectStatement};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +18,16 @@ use uuid::Uuid;
 
 /// Rows of one bulk statement; with 36 columns this stays far below both databases' limits.
 pub(crate) const CHUNK: usize = 400;
+
+/// All rows of a query, each read by `read`.
+async fn all<T>(
+    conn: &impl ConnectionTrait,
+    select: &SelectStatement,
+    read: impl Fn(&QueryResult) -> Result<T, DbError>,
+) -> Result<Vec<T>, DbError> {
+    let rows = conn.query_all(select).await?;
+    rows.iter().map(read).collect()
+}
 
 /// Inserts a row, or replaces everything but the key columns and those of the creation.
 async fn upsert<const N: usize>(

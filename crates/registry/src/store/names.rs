@@ -86,8 +86,7 @@ pub(crate) async fn tokens(
     if let Some(ids) = ids {
         select.and_where(Expr::col("id").is_in(ids.iter().copied()));
     }
-    let rows = conn.query_all(&select).await?;
-    rows.iter().map(token).collect()
+    super::all(conn, &select, token).await
 }
 
 fn token(row: &QueryResult) -> Result<Token, DbError> {
@@ -156,15 +155,13 @@ pub(crate) async fn reservations(
     if let Some(names) = names {
         select.and_where(Expr::col("name").is_in(names.iter().cloned()));
     }
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Reservation {
-                name: row.try_get("", "name")?,
-                note: row.try_get("", "note")?,
-                created_by: row.try_get("", "created_by")?,
-                created_at: row.try_get("", "created_at")?,
-            })
+    super::all(conn, &select, |row| {
+        Ok(Reservation {
+            name: row.try_get("", "name")?,
+            note: row.try_get("", "note")?,
+            created_by: row.try_get("", "created_by")?,
+            created_at: row.try_get("", "created_at")?,
         })
-        .collect()
+    })
+    .await
 }

@@ -150,7 +150,7 @@ pub(crate) async fn list(
     if let Some(node) = node {
         select.and_where(Expr::col("node").eq(node));
     }
-    conn.query_all(&select).await?.iter().map(session).collect()
+    super::all(conn, &select, session).await
 }
 
 /// Sessions of everybody that hang on checks.
@@ -161,7 +161,7 @@ pub(crate) async fn watched(conn: &impl ConnectionTrait) -> Result<Vec<Session>,
         .from(SESSIONS)
         .and_where(Expr::col("watched").eq(true))
         .order_by("id", Order::Asc);
-    conn.query_all(&select).await?.iter().map(session).collect()
+    super::all(conn, &select, session).await
 }
 
 /// Sessions whose time is over, at most `limit`.
@@ -177,7 +177,7 @@ pub(crate) async fn expired(
         .and_where(Expr::col("expires_at").lte(now))
         .order_by("expires_at", Order::Asc)
         .limit(limit);
-    conn.query_all(&select).await?.iter().map(session).collect()
+    super::all(conn, &select, session).await
 }
 
 /// How many sessions there are: of one owner, or of everybody.
@@ -288,20 +288,18 @@ pub(crate) async fn events(
         .from(EVENTS)
         .and_where(Expr::col("tenant_id").eq(tenant))
         .order_by("ltime", Order::Asc);
-    let rows = conn.query_all(&select).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(UserEvent {
-                id: row.try_get("", "id")?,
-                tenant: row.try_get("", "tenant_id")?,
-                ltime: to_u64(row, "ltime")?,
-                name: row.try_get("", "name")?,
-                payload: row.try_get("", "payload")?,
-                filters: from_json(row, "filters")?,
-                owner: row.try_get("", "owner")?,
-            })
+    super::all(conn, &select, |row| {
+        Ok(UserEvent {
+            id: row.try_get("", "id")?,
+            tenant: row.try_get("", "tenant_id")?,
+            ltime: to_u64(row, "ltime")?,
+            name: row.try_get("", "name")?,
+            payload: row.try_get("", "payload")?,
+            filters: from_json(row, "filters")?,
+            owner: row.try_get("", "owner")?,
         })
-        .collect()
+    })
+    .await
 }
 
 /// Removes all but the newest `keep` events of an owner.

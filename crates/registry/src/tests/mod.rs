@@ -1,5 +1,6 @@
 //! The whole registry on both databases, with a clock that only moves when told.
 
+mod chaos;
 mod checks;
 mod life;
 mod names;

@@ -55,7 +55,8 @@ async fn built_in_services_are_in_the_directory_and_their_names_are_taken() {
     each_backend(async |db| {
         let house = House::new(db).await;
         let cx = house.core.own_context("test");
-        builtin::announce(&house.core, &cx, &["registry", "storage2"], "0.1.0");
+        let names = ["registry", "storage2"];
+        builtin::announce(&house.core, &cx, &names, &["registry"], "0.1.0");
         let directory = house.directory();
         let service = directory.find(id::TENANT_DEFAULT, "registry").unwrap();
         assert!(service.builtin && service.instances.len() == 1);
@@ -72,6 +73,13 @@ async fn built_in_services_are_in_the_directory_and_their_names_are_taken() {
         let (_, catalog) = house.get(&default_user(), "/catalog").await;
         assert_eq!(catalog["items"][0]["name"], "registry");
         assert_eq!(catalog["items"][0]["health"], "up");
+        // Known, but its role runs in no process (OP-1).
+        let absent = &catalog["items"][1];
+        assert_eq!(
+            (&absent["name"], &absent["health"]),
+            (&json!("storage2"), &json!("down"))
+        );
+        assert_eq!(absent["instances"], json!({}));
         assert_eq!(
             crate::follow::resync(&house.core).await.unwrap(),
             0,

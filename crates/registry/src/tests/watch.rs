@@ -161,3 +161,32 @@ async fn server_sent_events_carry_the_position_as_id() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_change_is_written_once_for_all_watchers() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let id = house.enter("hello", 9001).await;
+        let mut bodies = Vec::new();
+        for _ in 0..20 {
+            let builder = http::Request::get("/watch").header("accept", "text/event-stream");
+            let response = house
+                .send(&operator(), builder, axum::body::Body::empty())
+                .await;
+            bodies.push(response.into_body());
+        }
+        let path = format!("/deregister/{id}");
+        house.call(&operator(), "POST", &path, Value::Null).await;
+        let mut frames = Vec::new();
+        for body in &mut bodies {
+            let frame = body.frame().await.unwrap().unwrap();
+            frames.push(frame.into_data().unwrap());
+        }
+        assert!(frames[0].ends_with(b"\n\n"));
+        assert!(
+            frames.iter().all(|f| f.as_ptr() == frames[0].as_ptr()),
+            "every watcher sends the same bytes in memory"
+        );
+    })
+    .await;
+}

@@ -145,6 +145,14 @@ impl Second {
         }
     }
 
+    /// A removal that [`Second::catch_up`] carries to Redis. Until then this process does not read there.
+    pub(super) fn remove_later(&self, tenant: Uuid, id: &str) {
+        self.fall_behind(Removal {
+            tenant,
+            id: Some(id.to_owned()),
+        });
+    }
+
     /// Repeats the removals that Redis has not heard of, and gives those that it now has: tenant and id,
     /// which is empty for all of a tenant.
     pub(super) async fn catch_up(&self) -> Vec<(Uuid, String)> {

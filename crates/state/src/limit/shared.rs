@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use portico_telemetry::metrics::{Counter, CounterFamily};
+use portico_telemetry::metrics::{Counter, CounterFamily, Family};
 use redis::Script;
 use tokio::sync::mpsc;
 
@@ -26,6 +26,8 @@ static LEASES: CounterFamily = CounterFamily::new(
     &["outcome"],
     3,
 );
+
+pub(crate) static FAMILIES: [&Family; 1] = [LEASES.family()];
 
 const SHARDS: usize = 64;
 /// Keys that are followed at once, over all shards.

@@ -13,7 +13,7 @@ const SHARDS: usize = 64;
 const WAYS: usize = 8;
 
 /// GCRA limits of this process: a few tens of nanoseconds a check, 3.2 MB whatever comes.
-pub struct LocalLimiter {
+pub(crate) struct LocalLimiter {
     shards: Box<[Shard]>,
     sets: usize,
 }
@@ -45,7 +45,7 @@ impl std::fmt::Debug for LocalLimiter {
 impl LocalLimiter {
     /// A table for about so many keys; its memory is taken at once and never grows.
     #[must_use]
-    pub fn with_capacity(keys: usize) -> Self {
+    pub(crate) fn with_capacity(keys: usize) -> Self {
         let sets = keys.div_ceil(SHARDS * WAYS).max(1);
         let shard = |_| {
             Shard(Mutex::new(
@@ -60,7 +60,7 @@ impl LocalLimiter {
 
     /// Asks for one request of `key`; `now_ns` is any clock that does not go back.
     #[must_use]
-    pub fn check(&self, key: u64, limit: Limit, now_ns: u64) -> Decision {
+    pub(crate) fn check(&self, key: u64, limit: Limit, now_ns: u64) -> Decision {
         let key = key.max(1);
         // A multiplication spreads keys that were not hashed well (Knuth, TAOCP 3, 6.4).
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -199,6 +199,66 @@ async fn a_load_that_began_before_a_change_does_not_bring_the_old_value_back() {
     .await;
 }
 
+/// A transaction that changes nothing but runs what waits for its commit.
+#[derive(Default)]
+struct Change(std::sync::Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+impl portico_base::Tx for Change {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn after_commit(&self, f: Box<dyn FnOnce() + Send>) {
+        self.0.lock().unwrap().push(f);
+    }
+}
+
+impl Change {
+    fn commit(self) {
+        for callback in self.0.into_inner().unwrap() {
+            callback();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_read_after_the_commit_is_stale() {
+    each_backend(|backend| async move {
+        let (one, two) = (backend.replica().await, backend.replica().await);
+        let (a, b) = (users(&one), users(&two));
+        assert_eq!(load(&a, T, "1", "old").await, "old");
+        let both = backend.name() == "redis";
+        if both {
+            assert_eq!(load(&b, T, "1", "loaded twice").await, "old");
+        }
+        let change = Change::default();
+        a.remove_on_commit(&change, T, "1");
+        assert_eq!(
+            load(&a, T, "1", "not yet").await,
+            "old",
+            "nothing is committed"
+        );
+        change.commit();
+        assert_eq!(a.peek(T, "1"), None);
+        assert_eq!(load(&a, T, "1", "new").await, "new");
+        if both {
+            until("the other replica hears of it", async || {
+                load(&b, T, "1", "new").await == "new"
+            })
+            .await;
+        }
+        drop(Change::default());
+        assert_eq!(
+            load(&a, T, "1", "wrong").await,
+            "new",
+            "a rollback removes nothing"
+        );
+        a.clear();
+        assert_eq!(a.peek(T, "1"), None);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn replicas_share_values_and_removals() {
     let Some(backend) = Backend::redis() else {

@@ -6,6 +6,7 @@ mod bus;
 mod cache;
 mod limit;
 mod outage;
+mod spans;
 mod store;
 mod topology;
 mod wait;

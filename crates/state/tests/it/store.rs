@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use portico_state::Beat;
 use portico_state::testing::{Backend, each_backend};
+use portico_state::{Beat, ShelfUse};
 
 use crate::wait::until;
 
@@ -152,4 +152,55 @@ async fn heartbeats_reach_other_replicas_and_survive_an_outage() {
     assert_eq!(b.scan().await.len(), 1, "what is known is the answer");
     server.start_again();
     arrived(beat(2_000, b"two")).await;
+}
+
+#[tokio::test]
+async fn a_shelf_keeps_what_lasts_longest() {
+    let Some(backend) = Backend::redis() else {
+        return;
+    };
+    let replica = backend.replica().await;
+    let (shelf, other) = (
+        replica.state.store().shelf("a"),
+        replica.state.store().shelf("b"),
+    );
+    let value = || Bytes::from(vec![7; 10_000]);
+    for n in 0..20_u64 {
+        // Later ones end sooner.
+        let ttl = Duration::from_secs(3600 - n);
+        shelf.put(&format!("a:{n}"), value(), ttl).await.unwrap();
+    }
+    other.put("b:1", value(), LONG).await.unwrap();
+    let all = shelf.trim(1 << 30).await.unwrap();
+    assert_eq!((all.entries, all.evicted), (20, 0));
+    assert!((200_000..210_000).contains(&all.bytes), "{}", all.bytes);
+    let rest = shelf.trim(100_000).await.unwrap();
+    assert!(rest.bytes <= 90_000 && rest.entries == 8, "{rest:?}");
+    assert_eq!(rest.evicted, 12);
+    assert!(shelf.get("a:0").await.unwrap().is_some());
+    assert!(shelf.get("a:19").await.unwrap().is_none());
+    assert!(other.get("b:1").await.unwrap().is_some(), "another shelf's");
+
+    // What is written again, removed or over is counted once, and not any more.
+    shelf.put("a:0", value(), LONG).await.unwrap();
+    assert_eq!(shelf.trim(1 << 30).await.unwrap().entries, 8);
+    shelf.remove("a:0").await.unwrap();
+    shelf
+        .put("a:1", value(), Duration::from_millis(1))
+        .await
+        .unwrap();
+    let counted = async || shelf.trim(1 << 30).await.unwrap().entries == 6;
+    until("what is over is not counted", counted).await;
+}
+
+#[tokio::test]
+async fn a_shelf_of_one_process_is_its_store() {
+    let replica = Backend::local().replica().await;
+    let shelf = replica.state.store().shelf("a");
+    let value = Bytes::from_static(b"v");
+    shelf.put("k", value.clone(), LONG).await.unwrap();
+    assert_eq!(shelf.trim(0).await.unwrap(), ShelfUse::default());
+    assert_eq!(shelf.get("k").await.unwrap(), Some(value));
+    shelf.remove("k").await.unwrap();
+    assert_eq!(shelf.get("k").await.unwrap(), None);
 }

@@ -13,7 +13,7 @@ use portico_base::Clock;
 use super::record::{AccessEntry, AccessRecord, Style};
 use super::sampling::{AccessMode, Fate, Sampling, SharedMode};
 use crate::json::Stamp;
-use crate::metrics::{Counter, CounterFamily, Registry};
+use crate::metrics::{Counter, CounterFamily, Family, Registry};
 use crate::sink::{OpenSink, Sink};
 
 static RECORDS: CounterFamily = CounterFamily::new(
@@ -22,6 +22,8 @@ static RECORDS: CounterFamily = CounterFamily::new(
     &["result"],
     2,
 );
+
+pub(crate) static FAMILIES: [&Family; 1] = [RECORDS.family()];
 
 /// Size at which a worker's buffer is handed over.
 const BUFFER: usize = 64 * 1024;

@@ -46,6 +46,27 @@ pub async fn in_scope<F: Future>(context: Arc<LogContext>, future: F) -> F::Outp
     .await
 }
 
+/// The same for a request that may have nothing to say: then this is one branch a poll.
+pub async fn in_scope_if<F: Future>(context: Option<Arc<LogContext>>, future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let _entered = context.as_ref().map(|c| Entered::new(Arc::clone(c)));
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// The same future under the context of whoever calls this, for work that goes on as a task of its own.
+pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let context = current();
+    async move {
+        match context {
+            Some(context) => in_scope(context, future).await,
+            None => future.await,
+        }
+    }
+}
+
 /// Puts the former context back, also when the poll panics.
 struct Entered(Option<Arc<LogContext>>);
 
@@ -74,7 +95,9 @@ mod tests {
                 ..LogContext::default()
             })
         };
-        let id = || current().and_then(|c| c.request_id.clone());
+        fn id() -> Option<Arc<str>> {
+            current()?.request_id.clone()
+        }
         assert_eq!(id(), None);
         in_scope(named("a"), async {
             assert_eq!(id().as_deref(), Some("a"));
@@ -85,8 +108,11 @@ mod tests {
             })
             .await;
             assert_eq!(id().as_deref(), Some("a"));
+            let task = tokio::spawn(carried(async { id() }));
+            assert_eq!(task.await.unwrap().as_deref(), Some("a"));
         })
         .await;
         assert_eq!(id(), None);
+        assert_eq!(tokio::spawn(carried(async { id() })).await.unwrap(), None);
     }
 }

@@ -38,14 +38,6 @@ impl Baggage {
         Self(members)
     }
 
-    /// The percent-decoded value of a key, without its properties.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<String> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == key)?;
-        let value = value.split(';').next()?.trim();
-        Some(percent_decode(value))
-    }
-
     /// The header value to send on; `None` when nothing was kept.
     #[must_use]
     pub fn header(&self) -> Option<String> {
@@ -71,21 +63,6 @@ fn is_value_byte(b: u8) -> bool {
     matches!(b, 0x21 | 0x23..=0x2b | 0x2d..=0x5b | 0x5d..=0x7e | b' ' | b'\t')
 }
 
-fn percent_decode(value: &str) -> String {
-    let bytes = value.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let pair = bytes.get(i + 1..i + 3).filter(|_| bytes[i] == b'%');
-        let hex = pair
-            .and_then(|pair| std::str::from_utf8(pair).ok())
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        out.push(hex.unwrap_or(bytes[i]));
-        i += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,9 +79,6 @@ mod tests {
             &["a", "b", "c"],
         );
         assert_eq!(baggage.header().as_deref(), Some("a=1;p=x,b=caf%C3%A9"));
-        assert_eq!(baggage.get("a").as_deref(), Some("1"));
-        assert_eq!(baggage.get("b").as_deref(), Some("café"));
-        assert_eq!(baggage.get("secret"), None);
         assert_eq!(parse("a=1", &[]).header(), None);
         assert_eq!(parse("a=1,a=2", &["a"]).header().as_deref(), Some("a=2"));
     }

@@ -7,9 +7,14 @@ use smallvec::SmallVec;
 
 use super::context::{SpanId, TraceId};
 use super::state::TraceState;
+use crate::mask;
 
 /// Most attributes of a span; further ones are left out and counted.
 const MAX_ATTRIBUTES: usize = 64;
+/// Longest text of an attribute or a reason, in bytes.
+const MAX_TEXT: usize = 1_024;
+/// Longest name of a span, in bytes.
+const MAX_NAME: usize = 200;
 
 /// Which side of a call a span describes (OpenTelemetry `SpanKind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +74,7 @@ value_from! {
     String => Text(Cow::Owned),
     Arc<str> => Shared(std::convert::identity),
     i64 => Int(std::convert::identity),
+    u64 => Int(|n| i64::try_from(n).unwrap_or(i64::MAX)),
     u16 => Int(i64::from),
     u32 => Int(i64::from),
     f64 => Float(std::convert::identity),
@@ -133,7 +139,7 @@ impl Span {
             span_id,
             parent: None,
             state: TraceState::default(),
-            name: name.into(),
+            name: shortened(name.into(), MAX_NAME),
             kind: SpanKind::default(),
             scope,
             start_ns,
@@ -145,26 +151,75 @@ impl Span {
         }
     }
 
-    /// Adds an attribute; beyond 64 it only counts.
+    /// Adds an attribute; beyond 64 it only counts. Text that is not from our code is masked as in a log
+    /// (OB-31) and cut at 1 KiB.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
         if self.attributes.len() < MAX_ATTRIBUTES {
-            self.attributes.push((name, value.into()));
+            let value = match value.into() {
+                Value::Text(text) => Value::Text(presentable(text)),
+                Value::Shared(text) => match mask::text(&text) {
+                    Cow::Borrowed(same) if same.len() <= MAX_TEXT => Value::Shared(text),
+                    masked => Value::Text(shortened(Cow::Owned(masked.into_owned()), MAX_TEXT)),
+                },
+                other => other,
+            };
+            self.attributes.push((name, value));
         } else {
             self.dropped_attributes += 1;
         }
     }
 
-    /// Nanoseconds from begin to end.
-    #[must_use]
-    pub const fn duration_ns(&self) -> u64 {
-        self.end_ns.saturating_sub(self.start_ns)
+    /// Says that it failed, and why; masked and cut as attributes are.
+    pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
+        self.status = SpanStatus::Error(presentable(why.into()));
     }
+}
+
+/// Text as it may leave the process. What is borrowed for ever stands in our code, and hides nothing.
+fn presentable(text: Cow<'static, str>) -> Cow<'static, str> {
+    let text = match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text),
+        Cow::Owned(text) => match mask::text(&text) {
+            Cow::Borrowed(_) => Cow::Owned(text),
+            Cow::Owned(masked) => Cow::Owned(masked),
+        },
+    };
+    shortened(text, MAX_TEXT)
+}
+
+fn shortened(text: Cow<'static, str>, most: usize) -> Cow<'static, str> {
+    if text.len() <= most {
+        return text;
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(most)]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use portico_base::SeededRandom;
+
+    #[test]
+    fn texts_are_masked_and_cut() {
+        let random = SeededRandom::new(1);
+        let (trace, id) = (TraceId::random(&random), SpanId::random(&random));
+        let mut span = Span::new(trace, id, "test", "n".repeat(5_000), 5);
+        assert!(span.name.len() <= MAX_NAME + 3);
+        span.set("url.path", "/x?password=hunter2&n=1".to_owned());
+        span.set("shared", Arc::<str>::from("call 13812345678"));
+        span.set("long", "ü".repeat(2_000));
+        span.set("id", "01890a5d-ac96-774b-bcce-b302099a8057".to_owned());
+        span.fail("token=ptk_0123456789 refused".to_owned());
+        let shown = format!("{span:?}");
+        for secret in ["hunter2", "13812345678", "ptk_0123456789"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert!(shown.contains("01890a5d-ac96-774b-bcce-b302099a8057"));
+        let Value::Text(long) = &span.attributes[2].1 else {
+            panic!("text stays text")
+        };
+        assert!(long.len() <= MAX_TEXT + 3 && long.ends_with('…'));
+    }
 
     #[test]
     fn attributes_are_bounded() {
@@ -181,7 +236,5 @@ mod tests {
         }
         assert_eq!(span.attributes.len(), MAX_ATTRIBUTES);
         assert_eq!(span.dropped_attributes, 6);
-        span.end_ns = 3;
-        assert_eq!(span.duration_ns(), 0, "a clock that went back");
     }
 }

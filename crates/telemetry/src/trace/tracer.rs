@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use portico_base::Random;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::sampler::Sampler;
 use super::span::Span;
-use crate::metrics::{Counter, CounterFamily, Registry};
+use crate::metrics::{Counter, CounterFamily, CounterVec, Family, Registry};
 
 static SPANS: CounterFamily = CounterFamily::new(
     "portico_trace_spans_total",
@@ -22,6 +23,8 @@ static SPANS: CounterFamily = CounterFamily::new(
     &["exporter", "result"],
     12,
 );
+
+pub(crate) static FAMILIES: [&Family; 1] = [SPANS.family()];
 
 /// Most time that the last batches get when the process stops.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
@@ -87,8 +90,12 @@ pub struct Tracer(Arc<Inner>);
 
 struct Inner {
     sampler: Sampler,
-    lanes: Vec<Arc<Lane>>,
+    /// True while there is a lane, so that most requests ask nothing else.
+    enabled: AtomicBool,
+    lanes: RwLock<Vec<Arc<Lane>>>,
     random: Arc<dyn Random>,
+    options: TraceOptions,
+    spans: Option<CounterVec>,
 }
 
 impl PartialEq for Tracer {
@@ -112,7 +119,8 @@ struct Lane {
 
 impl std::fmt::Debug for Tracer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<&str> = self.0.lanes.iter().map(|l| l.exporter.name()).collect();
+        let lanes = self.0.lanes.read();
+        let names: Vec<&str> = lanes.iter().map(|l| l.exporter.name()).collect();
         f.debug_struct("Tracer").field("exporters", &names).finish()
     }
 }
@@ -126,31 +134,29 @@ impl Tracer {
         registry: &Registry,
         random: Arc<dyn Random>,
     ) -> (Self, TraceDriver) {
-        let spans = registry.counter(&SPANS);
-        let lane = |exporter: Arc<dyn SpanExporter>| {
-            let counter = |result| spans.with(&[exporter.name(), result]);
-            Arc::new(Lane {
-                capacity: options.queue.max(1),
-                batch: options.batch.clamp(1, options.queue.max(1)),
-                queue: Mutex::default(),
-                ready: Notify::new(),
-                exported: counter("exported"),
-                dropped: counter("dropped"),
-                failed: counter("failed"),
-                exporter,
-            })
-        };
         let tracer = Self(Arc::new(Inner {
             sampler: Sampler::new(options.ratio),
-            lanes: exporters.into_iter().map(lane).collect(),
-            random: Arc::clone(&random),
-        }));
-        let driver = TraceDriver {
-            tracer: tracer.clone(),
-            options: options.clone(),
+            enabled: AtomicBool::new(false),
+            lanes: RwLock::default(),
             random,
-        };
+            options: options.clone(),
+            spans: Some(registry.counter(&SPANS)),
+        }));
+        let driver = tracer.replace(exporters);
         (tracer, driver)
+    }
+
+    /// Other exporters from now on (CF-5). The driver of the former ones should be stopped: it hands over
+    /// what still waits for them, and then ends.
+    #[must_use]
+    pub fn replace(&self, exporters: Vec<Arc<dyn SpanExporter>>) -> TraceDriver {
+        let lanes: Vec<_> = exporters.into_iter().map(|e| self.0.lane(e)).collect();
+        self.0.enabled.store(!lanes.is_empty(), Ordering::Relaxed);
+        (*self.0.lanes.write()).clone_from(&lanes);
+        TraceDriver {
+            tracer: self.clone(),
+            lanes,
+        }
     }
 
     /// A tracer without exporters: everything is dropped at once.
@@ -158,15 +164,18 @@ impl Tracer {
     pub fn disabled() -> Self {
         Self(Arc::new(Inner {
             sampler: Sampler::new(0.0),
-            lanes: Vec::new(),
+            enabled: AtomicBool::new(false),
+            lanes: RwLock::default(),
             random: Arc::new(portico_base::SystemRandom),
+            options: TraceOptions::default(),
+            spans: None,
         }))
     }
 
     /// True when there is an exporter at all; when not, nobody needs to make spans.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        !self.0.lanes.is_empty()
+        self.0.enabled.load(Ordering::Relaxed)
     }
 
     pub(super) fn random(&self) -> &dyn Random {
@@ -185,9 +194,30 @@ impl Tracer {
             return;
         }
         let span = Arc::new(span);
-        for lane in &self.0.lanes {
+        for lane in &*self.0.lanes.read() {
             lane.push(Arc::clone(&span));
         }
+    }
+}
+
+impl Inner {
+    fn lane(&self, exporter: Arc<dyn SpanExporter>) -> Arc<Lane> {
+        let counter = |result| {
+            self.spans
+                .as_ref()
+                .map(|spans| spans.with(&[exporter.name(), result]))
+                .unwrap_or_default()
+        };
+        Arc::new(Lane {
+            capacity: self.options.queue.max(1),
+            batch: self.options.batch.clamp(1, self.options.queue.max(1)),
+            queue: Mutex::default(),
+            ready: Notify::new(),
+            exported: counter("exported"),
+            dropped: counter("dropped"),
+            failed: counter("failed"),
+            exporter,
+        })
     }
 }
 
@@ -217,8 +247,7 @@ impl Lane {
 /// Carries batches to the exporters; run it once.
 pub struct TraceDriver {
     tracer: Tracer,
-    options: TraceOptions,
-    random: Arc<dyn Random>,
+    lanes: Vec<Arc<Lane>>,
 }
 
 impl std::fmt::Debug for TraceDriver {
@@ -230,7 +259,7 @@ impl std::fmt::Debug for TraceDriver {
 impl TraceDriver {
     /// Runs until `stop`; then the waiting spans get at most three seconds.
     pub async fn run(self, stop: CancellationToken) {
-        let lanes = self.tracer.0.lanes.iter();
+        let lanes = self.lanes.iter();
         join_all(lanes.map(|lane| self.run_lane(lane, &stop))).await;
     }
 
@@ -240,7 +269,7 @@ impl TraceDriver {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = lane.ready.notified() => {}
-                () = tokio::time::sleep(self.options.interval) => {}
+                () = tokio::time::sleep(self.tracer.0.options.interval) => {}
             }
             loop {
                 let batch = lane.take();
@@ -285,24 +314,24 @@ impl TraceDriver {
                 Err(error) => error,
             };
             let hopeless = matches!(error, ExportError::Refused(_));
-            if hopeless || attempt >= self.options.tries {
+            if hopeless || attempt >= self.tracer.0.options.tries {
                 lane.failed.add(batch.len() as u64);
                 if backoff.should_report() {
                     let exporter = lane.exporter.name();
                     tracing::warn!(exporter, err = %error, spans = batch.len(), "spans were not exported");
                 }
             }
-            let pause = backoff.next(&*self.random);
+            let pause = backoff.next(self.tracer.random());
             tokio::select! {
                 () = stop.cancelled() => {
-                    if !hopeless && attempt < self.options.tries {
+                    if !hopeless && attempt < self.tracer.0.options.tries {
                         return_to_queue(lane, batch);
                     }
                     return false;
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            if hopeless || attempt >= self.options.tries {
+            if hopeless || attempt >= self.tracer.0.options.tries {
                 return true;
             }
         }

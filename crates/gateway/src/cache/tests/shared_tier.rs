@@ -71,6 +71,26 @@ impl SharedTier for MapTier {
     fn list<'a>(&'a self, name: &'a str) -> TierFuture<'a, Result<Vec<Bytes>, TierError>> {
         Box::pin(async move { self.up(self.lists.lock().get(name).cloned().unwrap_or_default()) })
     }
+
+    fn trim(&self, most_bytes: u64) -> TierFuture<'_, Result<TierUse, TierError>> {
+        Box::pin(async move {
+            self.up(())?;
+            let mut values = self.values.lock();
+            let bytes = |values: &HashMap<String, Bytes>| -> u64 {
+                values.values().map(|v| v.len() as u64).sum()
+            };
+            let before = values.len() as u64;
+            while bytes(&values) > most_bytes {
+                let first = values.keys().next().cloned().expect("not empty");
+                values.remove(&first);
+            }
+            Ok(TierUse {
+                entries: values.len() as u64,
+                bytes: bytes(&values),
+                evicted: before - values.len() as u64,
+            })
+        })
+    }
 }
 
 fn replica(tier: &Arc<MapTier>) -> Gateway {
@@ -193,6 +213,9 @@ async fn a_tier_that_hangs_is_not_waited_for() {
             Box::pin(std::future::pending())
         }
         fn list<'a>(&'a self, _: &'a str) -> TierFuture<'a, Result<Vec<Bytes>, TierError>> {
+            Box::pin(std::future::pending())
+        }
+        fn trim(&self, _: u64) -> TierFuture<'_, Result<TierUse, TierError>> {
             Box::pin(std::future::pending())
         }
     }
@@ -319,5 +342,40 @@ async fn another_replicas_answer_is_only_for_those_who_may() {
     assert_eq!(
         (got.level(), &got.body[..]),
         ("MISS", b"alice's".as_slice())
+    );
+}
+
+#[tokio::test]
+async fn the_shared_tier_is_kept_within_its_bound() {
+    let tier = Arc::new(MapTier::default());
+    let gateway = replica(&tier);
+    for path in ["/1", "/2", "/3", "/4"] {
+        let none = HeaderMap::new();
+        let asked = RequestView {
+            path,
+            ..view(&none)
+        };
+        let fresh = |_: &HeaderMap| ok(&[("cache-control", "max-age=60")], "body");
+        gateway.ask(&asked, fresh).await;
+    }
+    settle().await;
+    let all = gateway.cache.sweep_shared().await.expect("up");
+    assert_eq!((all.entries, all.evicted), (4, 0));
+    let config = CacheConfig {
+        l2_bytes: all.bytes / 2,
+        ..CacheConfig::default()
+    };
+    gateway.cache.tune(&config);
+    let rest = gateway.cache.sweep_shared().await.expect("up");
+    assert_eq!((rest.entries, rest.evicted), (2, 2));
+    let gauges = gateway.cache.gauges();
+    assert_eq!((gauges.l2_entries, gauges.l2_bytes), (2, rest.bytes));
+    assert!(
+        Cache::new(config)
+            .sweep_shared()
+            .await
+            .expect("none")
+            .entries
+            == 0
     );
 }

@@ -4,3 +4,4 @@ mod access;
 mod flow;
 mod resilience;
 mod rig;
+mod watching;

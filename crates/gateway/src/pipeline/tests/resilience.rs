@@ -7,6 +7,8 @@ use portico_contract::directory::{Endpoint, Observation, Service};
 use serde_json::json;
 
 use super::rig::{Backend, Does, Rig, Setup, ok, service};
+use crate::balance::Forced;
+use crate::pipeline::operate::Audience;
 use crate::route::service::fixture::endpoint;
 
 #[test]
@@ -237,24 +239,28 @@ fn deadlines_travel_and_expired_requests_do_not() {
 fn an_operator_forces_a_breaker_and_takes_it_back() {
     let backend = Backend::answering("in");
     let rig = Rig::new(vec![service("hello", vec![backend.instance(1, "1")])]);
-    assert!(rig.gate.force_breaker(
-        "hello",
-        None,
-        None,
-        Some(crate::balance::Forced::Open),
-        60_000
-    ));
+    let all = || rig.gate.breakers(Audience::All);
+    let (own, instance) = (all()[0].id, all()[1].id);
+    rig.gate.force_breaker(own, Some(Forced::Open), 60_000);
     assert_eq!(rig.get("/api/hello").code(), "gateway.breaker_open");
-    let seen = rig.gate.breakers();
+    let seen = all();
     assert_eq!(
-        (seen.len(), seen[0].forced, seen[1].instance.is_some()),
-        (2, Some("open"), true)
+        (seen.len(), seen[0].forced, seen[0].state, seen[1].kind),
+        (2, Some("open"), "open", "instance")
     );
-    assert!(rig.gate.force_breaker("hello", None, None, None, 0));
+    rig.gate.force_breaker(own, None, 0);
     assert_eq!(rig.get("/api/hello").status, 200);
-    assert!(!rig.gate.force_breaker("nobody", None, None, None, 0));
-    assert_eq!(
-        (rig.gate.loads().len(), rig.gate.loads()[0].ejected),
-        (1, false)
-    );
+    rig.gate.force_breaker(instance, Some(Forced::Open), 60_000);
+    assert_eq!(rig.get("/api/hello").code(), "gateway.no_instance");
+    assert_eq!(backend.count(), 1, "nothing came through in between");
+
+    // What is decided holds for what comes later under the same id.
+    let later = uuid::Uuid::from_u128(2);
+    rig.gate.force_breaker(later, Some(Forced::Open), 60_000);
+    let two = vec![backend.instance(1, "1"), backend.instance(2, "1")];
+    rig.set(vec![service("hello", two)]);
+    assert_eq!(rig.get("/api/hello").code(), "gateway.no_instance");
+    rig.gate.force_breaker(later, None, 0);
+    assert_eq!(rig.get("/api/hello").status, 200);
+    assert_eq!(rig.gate.breaker(later).map(|b| b.forced), Some(None));
 }

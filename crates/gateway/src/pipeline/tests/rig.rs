@@ -227,6 +227,16 @@ impl Rig {
         Reply::parse(&String::from_utf8_lossy(&all))
     }
 
+    /// Requests under way at all instances.
+    pub(super) fn in_flight(&self) -> u32 {
+        let table = self.gate.table();
+        let nodes = table.services().flat_map(|(_, named)| named.all());
+        nodes
+            .flat_map(|n| n.versions.iter().flat_map(|v| v.instances.iter()))
+            .map(|i| i.load.in_flight())
+            .sum()
+    }
+
     pub(super) fn metric(&self, line: &str) -> bool {
         self.metrics
             .render(portico_telemetry::metrics::Format::Prometheus)

@@ -98,7 +98,7 @@ impl Rig {
         );
         let server = Server::start(&options, vec![bound], move |worker| {
             Rc::new(Relay {
-                upstreams: Upstreams::new(worker, pool.clone(), Arc::clone(&policy)),
+                upstreams: Upstreams::new(worker, pool, Arc::clone(&policy)),
                 target: target.clone(),
                 router: router.clone(),
                 send,

@@ -1,6 +1,7 @@
 //! The door: where requests go, who may pass, what is added and taken away, and every protocol that goes through.
 
 mod cache;
+mod cache_safety;
 mod cors;
 mod grpc;
 mod hygiene;

@@ -40,6 +40,9 @@ async fn an_address_has_several_forms() {
         assert_eq!(status(&text), 200, "{target}: {text}");
         assert_eq!(hello.last().target, arrives, "{target}");
     }
+    let home = get(&house, "/", "");
+    assert_eq!(status(&home), 302, "{home}");
+    assert!(home.contains("location: /docs\r\n"), "{home}");
     let absolute = format!("http://{}/api/hello/absolute", house.address());
     assert_eq!(status(&get(&house, &absolute, "")), 200);
     assert_eq!(hello.last().target, "/absolute");

@@ -69,7 +69,7 @@ impl Consul {
     }
 
     pub(super) fn around(house: House, options: Options) -> Self {
-        let mut credentials = Credentials::default();
+        let credentials = Credentials::default();
         let core = || Arc::clone(&house.core);
         credentials.add(Arc::new(crate::credentials::Registrars(core())));
         credentials.add(Arc::new(crate::credentials::Instances(core())));
