@@ -1,158 +1,175 @@
-"""Portico beside nginx and HAProxy in one run: medians of interleaved rounds, ratios to nginx."""
+"""Portico beside nginx and HAProxy in one run: medians of interleaved rounds, ratios to the first peer of a row."""
 
 import argparse
 import json
 import os
-import re
-import socket
 import statistics
-import subprocess
-import threading
 import time
 
-from peers import CLIENT_CORE, Lab
+import measures
+from peers import Lab
+
+TRACE = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 
-def wrk(port, path, connections, seconds, headers=()):
-    argv = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    for header in headers:
-        argv += ["-H", header]
-    out = subprocess.run([*argv, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True).stdout
-    requests = int(re.search(r"(\d+) requests in", out).group(1))
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
-    scale = {"us": 1e-3, "ms": 1.0, "s": 1e3}[p99.group(2)]
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    return requests, rate, float(p99.group(1)) * scale, int(bad.group(1)) if bad else 0
-
-
-def measure(program, port, path, connections, seconds, headers=()):
-    before, (user0, system0) = program.cpu_seconds(), program.user_system()
-    requests, rate, p99, bad = wrk(port, path, connections, seconds, headers)
-    cpu, (user1, system1) = program.cpu_seconds() - before, program.user_system()
-    if bad:
-        raise SystemExit(f"{program.name}{path}: {bad} answers were not 2xx")
-    n = max(requests, 1)
-    return {
-        "cpu_us": cpu / n * 1e6,
-        "user_us": (user1 - user0) / n * 1e6,
-        "system_us": (system1 - system0) / n * 1e6,
-        "rps": rate,
-        "p99_ms": p99,
-    }
-
-
-def idle_kb_per_connection(program, port, count=2000):
-    before = program.rss_kb()
-    sockets = []
-    for _ in range(count):
-        s = socket.create_connection(("127.0.0.1", port))
-        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        s.recv(4096)
-        sockets.append(s)
-    time.sleep(1)
-    after = program.rss_kb()
-    for s in sockets:
-        s.close()
-    return (after - before) / count
-
-
-def download_peak_mb(program, port, path, headers=()):
-    peak, stop = [program.rss_kb()], threading.Event()
-
-    def look():
-        while not stop.is_set():
-            peak.append(program.rss_kb())
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    argv = ["curl", "-sS", "-o", os.devnull, *[a for h in headers for a in ("-H", h)]]
-    subprocess.run([*argv, f"http://127.0.0.1:{port}{path}"], check=True)
-    stop.set()
-    thread.join()
-    return max(peak) / 1024
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rate", type=int, default=10_000, help="requests a second of the open loop")
+    parser.add_argument("--watch", type=int, default=60, help="seconds that the slow reader is watched")
+    parser.add_argument("--only", default="", help="part of the rows' names; nothing is written down")
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--only", default="")
-    args = parser.parse_args()
+    args = arguments()
     lab = Lab(args.workers)
+    results = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "workers": args.workers,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+    }
     try:
-        report(lab, args)
+        peers = Peers(lab)
+        results["rows"] = saturation(peers, args)
+        if wanted(args, "fixed rate"):
+            results["fixed_rate"] = fixed_rate(lab, peers, args)
+        if wanted(args, "memory"):
+            results["memory"] = memory(peers, args)
+        if wanted(args, "start"):
+            results["start"] = measures.starts(lab, args.rounds)
+            print("start to first answer: {first_ms:.0f} ms first, {warm_ms:.0f} ms warm".format(**results["start"]))
+        if wanted(args, "idle"):
+            results["idle"] = measures.idle(lab.idle_portico(), 20, 30)
+            print("idle: {rss_mb:.1f} MB, {cpu_percent_of_a_core:.2f} % of a core".format(**results["idle"]))
     finally:
         lab.close()
+    if not args.only:
+        out = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "results", "gateway.json")
+        with open(out, "w") as f:
+            json.dump(results, f, indent=1)
 
 
-def report(lab, args):
-    nginx, nginx_port = lab.nginx_proxy()
-    haproxy, haproxy_port = lab.haproxy()
-    plain, plain_port, _ = lab.portico("portico-plain")
-    full, full_port, token = lab.portico("portico-full", full=True)
-    bearer = [f"Authorization: Bearer {token}", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"]
-    close = ["Connection: close"]
-    lab.upstream_cached = os.path.join(lab.dir, "www", "cached")
-    os.makedirs(lab.upstream_cached)
-    with open(os.path.join(lab.upstream_cached, "1k"), "wb") as f:
-        f.write(b"x" * 1024)
+def wanted(args, name):
+    return args.only in name
 
-    # (row, program, port, path, connections, headers)
-    rows = [
-        ("1 KB plain", "nginx", nginx, nginx_port, "/1k", 64, []),
-        ("1 KB plain", "haproxy", haproxy, haproxy_port, "/1k", 64, []),
-        ("1 KB plain", "portico", plain, plain_port, "/api/bench/1k", 64, []),
-        ("1 KB everything on", "nginx", nginx, nginx_port, "/1k", 64, []),
-        ("1 KB everything on", "portico", full, full_port, "/api/bench/1k", 64, bearer),
-        ("1 KB cache hit", "nginx", nginx, nginx_port, "/1k", 64, []),
-        ("1 KB cache hit", "portico", plain, plain_port, "/api/bench/cached/1k", 64, []),
-        ("100 KB plain", "nginx", nginx, nginx_port, "/100k", 64, []),
-        ("100 KB plain", "haproxy", haproxy, haproxy_port, "/100k", 64, []),
-        ("100 KB plain", "portico", plain, plain_port, "/api/bench/100k", 64, []),
-        ("connection per request", "nginx", nginx, nginx_port, "/1k", 64, close),
-        ("connection per request", "haproxy", haproxy, haproxy_port, "/1k", 64, close),
-        ("connection per request", "portico", plain, plain_port, "/api/bench/1k", 64, close),
-    ]
-    rows = [r for r in rows if args.only in r[0] and r[2] is not None]
+
+class Peers:
+    """Everything that is measured, started once."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.nginx = lab.nginx_proxy()
+        self.haproxy = lab.haproxy()
+        self.plain = lab.portico("portico-plain")
+        self.full = lab.portico("portico-full", full=True)
+        self.logging = lab.portico("portico-logging", full=True, access_log="all")
+        self.hyper = lab.bare_hyper()
+        lab.cached_file()
+
+    def rows(self):
+        """(row, peer, program, port, path, headers); ratios are to the first peer of a row."""
+        one, hundred, close = "/api/bench/1k", "/api/bench/100k", ["Connection: close"]
+
+        def known(portico):
+            return [f"Authorization: Bearer {portico.token}", TRACE]
+
+        def three(row, path, mine, headers):
+            yield (row, "nginx", *self.nginx, path, headers)
+            if self.haproxy:
+                yield (row, "haproxy", *self.haproxy, path, headers)
+            yield (row, "portico", *self.plain.place, mine, headers)
+
+        yield from three("1 KB plain", "/1k", one, [])
+        yield ("1 KB everything on", "nginx", *self.nginx, "/1k", [])
+        yield ("1 KB everything on", "plain", *self.plain.place, one, [])
+        yield ("1 KB everything on", "portico", *self.full.place, one, known(self.full))
+        yield ("1 KB everything on", "all lines", *self.logging.place, one, known(self.logging))
+        yield ("1 KB cache hit", "nginx", *self.nginx, "/1k", [])
+        yield ("1 KB cache hit", "portico", *self.plain.place, "/api/bench/cached/1k", [])
+        yield from three("100 KB plain", "/100k", hundred, [])
+        yield from three("connection per request", "/1k", one, close)
+        yield ("in-process answer", "hyper", *self.hyper, "/", [])
+        yield ("in-process answer", "portico", *self.plain.place, "/healthz", [])
+
+
+def saturation(peers, args):
+    rows = [r for r in peers.rows() if args.only in r[0]]
     samples = {}
     for _ in range(args.rounds):
-        for row, name, program, port, path, connections, headers in rows:
-            sample = measure(program, port, path, connections, args.seconds, headers)
+        peers.lab.heartbeat()
+        for row, name, program, port, path, headers in rows:
+            sample = measures.closed_loop(program, port, path, 64, args.seconds, headers)
             samples.setdefault((row, name), []).append(sample)
-
-    results = {"workers": args.workers, "rounds": args.rounds, "rows": []}
-    print(f"\n{'':24} {'peer':8} {'cpu µs':>8} {'user':>6} {'system':>6} {'req/s':>9} {'p99 ms':>8}  × nginx")
+    out, base = [], {}
+    if rows:
+        print(f"\n{'':24} {'peer':10} {'cpu µs':>8} {'user':>6} {'system':>6} {'req/s':>9} {'p99 ms':>8}  ratio")
     for (row, name), list_ in samples.items():
         mid = {k: statistics.median(s[k] for s in list_) for k in list_[0]}
-        base = statistics.median(s["cpu_us"] for s in samples[(row, "nginx")])
-        ratio = mid["cpu_us"] / base
-        results["rows"].append({"row": row, "peer": name, "ratio_to_nginx": ratio, **mid})
+        first, cpu = base.setdefault(row, (name, mid["cpu_us"]))
+        # The ratio of each round, so that what disturbed both does not count.
+        each = [s["cpu_us"] / b["cpu_us"] for s, b in zip(list_, samples[(row, first)])]
+        ratio = statistics.median(each)
+        out.append({"row": row, "peer": name, "ratio": ratio, "ratio_to": first, **mid})
         print(
-            f"{row:24} {name:8} {mid['cpu_us']:8.2f} {mid['user_us']:6.2f} {mid['system_us']:6.2f}"
-            f" {mid['rps']:9.0f} {mid['p99_ms']:8.2f}  {ratio:5.2f}"
+            f"{row:24} {name:10} {mid['cpu_us']:8.2f} {mid['user_us']:6.2f} {mid['system_us']:6.2f}"
+            f" {mid['rps']:9.0f} {mid['p99_ms']:8.2f}  {ratio:5.2f} × {first}"
         )
-    if not args.only:
-        memory = {}
-        for name, program, port, path in (
-            ("nginx", nginx, nginx_port, "/200m"),
-            ("haproxy", haproxy, haproxy_port, "/200m"),
-            ("portico", plain, plain_port, "/api/bench/200m"),
-        ):
-            if program is None:
-                continue
-            memory[name] = {
-                "idle_kb_per_connection": idle_kb_per_connection(program, port),
-                "download_200mb_peak_mb": download_peak_mb(program, port, path),
-            }
-            print(f"{name:8} idle {memory[name]['idle_kb_per_connection']:6.2f} KB per connection,"
-                  f" 200 MB download peak {memory[name]['download_200mb_peak_mb']:.1f} MB")
-        results["memory"] = memory
-    out = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "results", "gateway.json")
-    with open(out, "w") as f:
-        json.dump(results, f, indent=1)
+    return out
+
+
+def fixed_rate(lab, peers, args):
+    """GW-P7: the same rate for all; at last with routes changing and an instance coming and going."""
+    bearer = [f"Authorization: Bearer {peers.full.token}", TRACE]
+    rows = [("nginx", *peers.nginx, "/1k", [])]
+    if peers.haproxy:
+        rows.append(("haproxy", *peers.haproxy, "/1k", []))
+    rows.append(("plain", *peers.plain.place, "/api/bench/1k", []))
+    rows.append(("everything on", *peers.full.place, "/api/bench/1k", bearer))
+    samples = {}
+    for _ in range(args.rounds):
+        lab.heartbeat()
+        for name, program, port, path, headers in rows:
+            seen = measures.open_loop(program, port, path, args.rate, args.seconds, headers)
+            samples.setdefault(name, []).append(seen)
+    with measures.Unrest(lab, peers.full.url, peers.full.header):
+        for _ in range(args.rounds):
+            seen = measures.open_loop(*peers.full.place, "/api/bench/1k", args.rate, args.seconds, bearer)
+            samples.setdefault("unrest", []).append(seen)
+    print(f"\n{args.rate} requests a second, open loop")
+    out = []
+    for name, list_ in samples.items():
+        mid = {k: statistics.median(s[k] for s in list_) for k in list_[0] if k.endswith(("_ms", "_us"))}
+        failed = sum(s["refused"] + s["broken"] for s in list_)
+        fault = next((s["first_fault"] for s in list_ if s["first_fault"]), None)
+        out.append({"peer": name, "rate": args.rate, "failed": failed, "first_fault": fault, **mid})
+        print(
+            f"{name:14} p50 {mid['p50_ms']:6.3f} p90 {mid['p90_ms']:6.3f} p99 {mid['p99_ms']:6.3f}"
+            f" p99.9 {mid['p999_ms']:6.3f} ms, {mid['cpu_us']:5.1f} µs, {failed} failed {fault or ''}"
+        )
+    return out
+
+
+def memory(peers, args):
+    out = {}
+    places = [("nginx", *peers.nginx, "/200m"), ("portico", *peers.plain.place, "/api/bench/200m")]
+    if peers.haproxy:
+        places.insert(1, ("haproxy", *peers.haproxy, "/200m"))
+    for name, program, port, path in places:
+        one = {
+            "slow_200mb_added_kb": measures.slow_download_added_kb(program, port, path, args.watch),
+            "fast_200mb_added_kb": measures.fast_download_added_kb(program, port, path),
+            "idle_kb_per_connection": measures.idle_kb_per_connection(program, port),
+        }
+        out[name] = one
+        print(
+            f"{name:8} 200 MB to a slow reader add {one['slow_200mb_added_kb']} KB, to a fast one"
+            f" {one['fast_200mb_added_kb']} KB; {one['idle_kb_per_connection']:.2f} KB per idle connection"
+        )
+    return out
 
 
 main()

@@ -40,6 +40,28 @@ def find(program, *places):
     return None
 
 
+def cpu_seconds(pid):
+    total = 0.0
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+                total += int(f.read().split()[0]) / 1e9
+    except OSError:
+        pass
+    return total
+
+
+def resident_kb(pid):
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            for line in f:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
 class Program:
     """A process tree whose CPU time and memory can be read."""
 
@@ -67,16 +89,8 @@ class Program:
         return found
 
     def cpu_seconds(self):
-        """User and system time of the tree, from /proc/<pid>/schedstat where it is finer."""
-        total = 0.0
-        for pid in self.pids():
-            try:
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{task}/schedstat") as f:
-                        total += int(f.read().split()[0]) / 1e9
-            except OSError:
-                pass
-        return total
+        """User and system time of the tree, finer than the clock's ticks."""
+        return sum(cpu_seconds(pid) for pid in self.pids())
 
     def user_system(self):
         user = system = 0
@@ -92,16 +106,14 @@ class Program:
         return user / tick, system / tick
 
     def rss_kb(self):
-        total = 0
-        for pid in self.pids():
-            try:
-                with open(f"/proc/{pid}/status") as f:
-                    for line in f:
-                        if line.startswith("VmRSS:"):
-                            total += int(line.split()[1])
-            except OSError:
-                pass
-        return total
+        return sum(resident_kb(pid) for pid in self.pids())
+
+    def own_rss_kb(self):
+        """Of the process alone, without the children that it started."""
+        return resident_kb(self.process.pid)
+
+    def own_cpu_seconds(self):
+        return cpu_seconds(self.process.pid)
 
     def stop(self):
         try:
@@ -115,6 +127,14 @@ class Program:
             self.process.wait()
 
 
+class Portico:
+    """A running gateway in front of the upstream."""
+
+    def __init__(self, program, ready, header, token):
+        self.program, self.url, self.header, self.token = program, ready["http"], header, token
+        self.place = (program, int(self.url.rsplit(":", 1)[1]))
+
+
 class Lab:
     """Everything that one run needs, in one temporary folder."""
 
@@ -122,6 +142,7 @@ class Lab:
         self.dir = tempfile.mkdtemp(prefix="portico-bench-")
         os.chmod(self.dir, 0o755)
         self.programs = []
+        self.enrolled = []
         self.workers = workers
         self.cores = PROXY_CORE if workers == 1 else "0,1"
         www = os.path.join(self.dir, "www")
@@ -154,7 +175,7 @@ class Lab:
         with open(conf, "w") as f:
             f.write(
                 f"""
-daemon off; worker_processes {self.workers if name != 'upstream' else 1}; pid {folder}/pid; error_log {folder}/error.log crit;
+daemon off; worker_processes {self.workers if name == 'nginx' else 1}; pid {folder}/pid; error_log {folder}/error.log crit;
 worker_rlimit_nofile 65536;
 events {{ worker_connections 20000; }}
 http {{
@@ -213,23 +234,22 @@ backend b
         wait_for(port)
         return program, port
 
-    def portico(self, name, full=False):
+    def portico(self, name, full=False, access_log="sampled"):
         """Portico with the upstream registered as a service; `full` switches every check on."""
-        binary = os.environ["PORTICO_BIN"]
         data = os.path.join(self.dir, name)
         os.makedirs(data)
         settings = {
-            "gateway.access_log": "all" if full else "off",
+            "gateway.access_log": access_log if full else "off",
             "gateway.limit.loopback": full,
             "gateway.limit.address_per_s": 1_000_000 if full else 100,
             "gateway.limit.user_per_s": 1_000_000 if full else 50,
             "gateway.limit.user_concurrent": 1_000 if full else 50,
         }
-        jwks = os.path.join(data, "jwks.json")
         token = None
         lines = [f"[node]\nworkers = {self.workers}\ndemo = false\n"]
         lines.append("[telemetry.log]\ntarget = \"file\"\n")
         if full:
+            jwks = os.path.join(data, "jwks.json")
             token = make_token(data, jwks)
             lines.append(
                 f'[auth]\njwks_file = "{jwks}"\nissuer = "https://bench.example"\naudience = "portico"\n'
@@ -238,29 +258,98 @@ backend b
         config = os.path.join(data, "portico.toml")
         with open(config, "w") as f:
             f.write("\n".join(lines))
-        argv = [binary, "--config", config, "--data-dir", os.path.join(data, "data"), "--ready-json"]
-        for listener in ("--listen", "--consul-listen", "--admin-listen"):
-            argv += [listener, "127.0.0.1:0"]
+        argv = [*self.serve(os.path.join(data, "data")), "--config", config]
         program = self.start(Program(name, argv, self.cores, stdout=subprocess.PIPE))
         ready = json.loads(program.process.stdout.readline())
         with open(os.path.join(data, "data", "operator.token")) as f:
             header = f.read().strip().split(": ", 1)
+        portico = Portico(program, ready, header, token)
+        self.enrol(portico.url, header, self.upstream_port, "authenticated" if full else "public")
+        return portico
+
+    def serve(self, data):
+        argv = [os.environ["PORTICO_BIN"], "--data-dir", data, "--ready-json"]
+        for listener in ("--listen", "--consul-listen", "--admin-listen"):
+            argv += [listener, "127.0.0.1:0"]
+        return argv
+
+    def enrol(self, url, header, port, access):
         body = {
             "name": "bench",
             "version": "1.0.0",
             "host": "127.0.0.1",
-            "port": self.upstream_port,
-            "default_access": "authenticated" if full else "public",
+            "port": port,
+            "default_access": access,
             "heartbeat_s": 300,
             "endpoints": [{"path": "/cached/*", "is_public": True, "cache": {"ttl_s": 3600}}],
         }
-        request = urllib.request.Request(
-            ready["http"] + "/api/registry/register",
-            json.dumps(body).encode(),
-            {header[0]: header[1], "Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request).read()
-        return program, int(ready["http"].rsplit(":", 1)[1]), token
+        answer = self.operate("POST", url + "/api/registry/register", header, body)
+        self.enrolled.append((url, header, answer["id"]))
+
+    def heartbeat(self):
+        """A run is longer than a silent instance is believed."""
+        for url, header, instance in self.enrolled:
+            self.operate("POST", url + "/api/registry/heartbeat", header, {"service_id": instance})
+
+    def operate(self, method, url, header, body):
+        data = json.dumps(body).encode()
+        headers = {header[0]: header[1], "Content-Type": "application/json"}
+        request = urllib.request.Request(url, data, headers, method=method)
+        return json.loads(urllib.request.urlopen(request).read())
+
+    def cached_file(self):
+        folder = os.path.join(self.dir, "www", "cached")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "1k"), "wb") as f:
+            f.write(b"x" * 1024)
+
+    def bare_hyper(self):
+        port = free_port()
+        argv = [os.environ["PORTICO_BENCH_BIN"], "answer", f"127.0.0.1:{port}", "0"]
+        program = self.start(Program("hyper", argv, PROXY_CORE))
+        wait_for(port)
+        return program, port
+
+    def bare_portico(self, name, first):
+        """A start with nothing configured, on an empty data directory or the one of the last start."""
+        data = os.path.join(self.dir, name)
+        if first:
+            shutil.rmtree(data, ignore_errors=True)
+        argv = [*self.serve(data), "--no-demo"]
+        begun = time.monotonic()
+        with open(os.devnull, "wb") as nothing:
+            # Logs go to standard output too, so that the ready line is looked for.
+            env = {**os.environ, "PORTICO__TELEMETRY__LOG__TARGET": "file"}
+            process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=nothing, env=env)
+        return process, begun
+
+    def idle_portico(self):
+        """With everything on, demo included, and nobody asking."""
+        env = {"PORTICO__TELEMETRY__LOG__TARGET": "file"}
+        argv = self.serve(os.path.join(self.dir, "idle"))
+        return self.start(Program("idle", argv, "0,1", env=env))
+
+    def second_instance(self, url, header):
+        """Registers an instance that the caller starts and ends as it likes; gives its port."""
+        self.flapping, self.flapping_port = None, free_port()
+        self.start_flapping()
+        wait_for(self.flapping_port)
+        self.enrol(url, header, self.flapping_port, "authenticated")
+        return self.flapping_port
+
+    def start_flapping(self):
+        if self.flapping is None:
+            shutil.rmtree(os.path.join(self.dir, "flapping"), ignore_errors=True)
+            root = f"root {self.dir}/www;"
+            self.flapping = self.nginx("flapping", self.flapping_port, root, CLIENT_CORE)
+
+    def end_flapping(self):
+        """As if the machine had lost it: nobody says goodbye."""
+        if self.flapping is not None:
+            os.killpg(self.flapping.process.pid, signal.SIGKILL)
+            self.flapping.process.wait()
+            self.programs.remove(self.flapping)
+            self.flapping = None
 
 
 def make_token(folder, jwks):

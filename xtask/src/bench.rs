@@ -18,12 +18,13 @@ pub(crate) fn run(root: &Path, name: &str, rest: &[&str]) -> Result<()> {
             names.join(", ")
         );
     }
-    let binary = crate::dist::build(root)?;
+    let binaries = crate::dist::build(root, &["portico", "portico-bench"])?;
     for bench in chosen {
         let status = Command::new("bash")
             .arg(root.join("bench").join(bench).join("run.sh"))
             .args(rest)
-            .env("PORTICO_BIN", &binary)
+            .env("PORTICO_BIN", binaries.join("portico"))
+            .env("PORTICO_BENCH_BIN", binaries.join("portico-bench"))
             .current_dir(root)
             .status()?;
         if !status.success() {

@@ -1,0 +1,8 @@
+//! Fuzz target: the filter language.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(data) {
+        portico_registry::fuzz_filter(text);
+    }
+});
