@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use portico_config::Config;
 use portico_db::{Backend, Db, NewReplica, ReplicaState, Replicas};
 use portico_state::Limiter;
+use portico_telemetry::metrics::{Family, Gauge, GaugeFamily, Registry};
 use uuid::Uuid;
 
 use crate::admin::Pulse;
@@ -16,6 +17,15 @@ use crate::error::{StartError, exit};
 use crate::health::Health;
 use crate::service::NodeInfo;
 use crate::spawn::Spawner;
+
+static READY: GaugeFamily = GaugeFamily::new(
+    "portico_replicas_ready",
+    "Replicas that are ready, as this process last saw them; limits are divided among them while nobody counts for all.",
+    &[],
+    1,
+);
+
+pub(crate) static FAMILIES: [&Family; 1] = [READY.family()];
 
 /// This process among the replicas (OP-3).
 #[derive(Clone)]
@@ -57,6 +67,7 @@ pub(crate) async fn join(
     ground: &Ground,
     node: &NodeInfo,
     roles: &[String],
+    metrics: &Registry,
     health: &Health,
     spawner: &Spawner,
 ) -> Result<Membership, StartError> {
@@ -83,6 +94,7 @@ pub(crate) async fn join(
         spawner.stopping().clone(),
     );
     let limiter = ground.state.limiter().clone();
+    let count = metrics.gauge(&READY).with(&[]);
     spawner.spawn("replica-heartbeat", async move {
         let mut ticks = tokio::time::interval(portico_db::HEARTBEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -99,7 +111,7 @@ pub(crate) async fn join(
             let numbers = serde_json::json!({});
             let beat = beating.replicas.heartbeat(beating.id, state, &numbers);
             match beat.await {
-                Ok(true) => share_limits(&beating.replicas, &limiter).await,
+                Ok(true) => share_limits(&beating.replicas, &limiter, &count).await,
                 // The row was swept while we were away (a paused process): enter again.
                 Ok(false) => {
                     if let Err(error) = beating.replicas.register(&new).await {
@@ -116,12 +128,14 @@ pub(crate) async fn join(
 }
 
 /// Tells the limiter among how many processes the limits are divided while nobody counts for all.
-async fn share_limits(replicas: &Replicas, limiter: &Limiter) {
+async fn share_limits(replicas: &Replicas, limiter: &Limiter, count: &Gauge) {
     let Ok(all) = replicas.list().await else {
         return;
     };
     let ready = all.iter().filter(|r| r.state == ReplicaState::Ready);
-    limiter.set_replicas(u32::try_from(ready.count()).unwrap_or(u32::MAX));
+    let ready = u32::try_from(ready.count()).unwrap_or(u32::MAX);
+    limiter.set_replicas(ready);
+    count.set(f64::from(ready));
 }
 
 /// Looks, before this process joins, whether the server has connections for all (SC-5); and in single

@@ -73,6 +73,7 @@ pub fn declare_metrics(registry: &Registry) {
     registry.declare(&crate::telemetry::families());
     registry.declare(&crate::degraded::FAMILIES);
     registry.declare(&crate::skew::FAMILIES);
+    registry.declare(&crate::background::FAMILIES);
     registry.declare(&[
         POOL.family(),
         ERRORS.family(),

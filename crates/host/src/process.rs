@@ -119,6 +119,8 @@ pub struct Process {
 pub struct Stopped {
     /// What had to be cut; empty after a clean stop.
     pub cut: Vec<String>,
+    /// It was not let finish, or something did not end: more than streams that outlast the grace.
+    pub forced: bool,
 }
 
 impl Process {
@@ -282,13 +284,13 @@ impl Process {
             if left > 0 {
                 cut.push(format!("{left} background tasks"));
             }
-            cut
+            (cut, left > 0)
         };
         let limit = delay + shutdown.force_s.get();
-        let cut = tokio::select! {
-            cut = work => cut,
-            () = force => vec!["a second signal came".to_owned()],
-            () = tokio::time::sleep(limit) => vec![format!("not finished after {} s", limit.as_secs())],
+        let (cut, forced) = tokio::select! {
+            done = work => done,
+            () = force => (vec!["a second signal came".to_owned()], true),
+            () = tokio::time::sleep(limit) => (vec![format!("not finished after {} s", limit.as_secs())], true),
         };
         self.replica.leave().await;
         if let Some(admin) = self.admin.take() {
@@ -299,7 +301,7 @@ impl Process {
         }
         self.db.close().await;
         self.telemetry.close();
-        Stopped { cut }
+        Stopped { cut, forced }
     }
 }
 
@@ -370,7 +372,9 @@ impl Foundation {
         workers: Vec<Worker>,
     ) -> Result<background::Membership, StartError> {
         let (ground, spawner) = (&self.ground, &self.spawner);
-        let membership = background::join(ground, &self.node, &self.roles, health, spawner).await?;
+        let metrics = &self.telemetry.metrics;
+        let membership =
+            background::join(ground, &self.node, &self.roles, metrics, health, spawner).await?;
         let degraded = Degraded::new(
             &self.telemetry.metrics,
             &ground.db,

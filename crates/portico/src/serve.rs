@@ -104,13 +104,10 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Resu
         let _ = tokio::time::timeout(std::time::Duration::from_secs(3), demo).await;
     }
     let stopped = process.stop(crate::signal::first()).await;
-    if stopped.cut.is_empty() {
-        return Ok(0);
-    }
     for cut in &stopped.cut {
         eprintln!("portico: cut at the stop: {cut}");
     }
-    Ok(exit::FAILED)
+    Ok(if stopped.forced { exit::FAILED } else { 0 })
 }
 
 /// Reads the configuration again; answers the keys that need a restart, or every fault.

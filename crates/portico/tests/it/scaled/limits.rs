@@ -67,6 +67,12 @@ async fn three_replicas_keep_one_limit_with_redis_and_without() {
     let (passed, took) = drive(&houses, "/api/hello/", time).await;
     held("with redis", passed, took);
 
+    for house in houses {
+        until("every replica knows that there are three", || async {
+            house.metric("portico_replicas_ready").await >= 3.0
+        })
+        .await;
+    }
     pair.redis.kill();
     let (passed, took) = drive(&houses, "/api/hello/", time).await;
     held("without redis", passed, took);
