@@ -66,6 +66,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
         .add(write, routes!(auto))
 }
 
+/// List breakers
+///
 /// All breakers with their state, the last failures as reasons, and operators' decisions.
 #[utoipa::path(get, path = "/breakers", tag = "gateway", responses((status = 200, body = List)))]
 async fn list(State(api): State<Api>, Cx(cx): Cx) -> ApiResult<Json<List>> {
@@ -78,6 +80,8 @@ async fn list(State(api): State<Api>, Cx(cx): Cx) -> ApiResult<Json<List>> {
     }))
 }
 
+/// Force a breaker open
+///
 /// Keeps requests away from a service or instance for a time.
 #[utoipa::path(post, path = "/breakers/{id}/open", tag = "gateway", request_body = Option<WishBody>,
     params(("id" = String, Path, description = "id of a service or instance, or name of a service")),
@@ -92,6 +96,8 @@ async fn open(
     decide(&api, &cx, &id, Wish::Open, wish).await
 }
 
+/// Force a breaker closed
+///
 /// Lets requests to a service or instance for a time, whatever its failures.
 #[utoipa::path(post, path = "/breakers/{id}/close", tag = "gateway", request_body = Option<WishBody>,
     params(("id" = String, Path, description = "id of a service or instance, or name of a service")),
@@ -106,6 +112,8 @@ async fn close(
     decide(&api, &cx, &id, Wish::Closed, wish).await
 }
 
+/// Give a breaker back
+///
 /// Lets the breaker decide again.
 #[utoipa::path(post, path = "/breakers/{id}/auto", tag = "gateway",
     params(("id" = String, Path, description = "id of a service or instance, or name of a service")),

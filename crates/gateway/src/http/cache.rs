@@ -136,6 +136,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
         .add(read(), routes!(explain))
 }
 
+/// Purge the cache
+///
 /// Purges what is stored by URL, prefix, tag, service or tenant.
 #[utoipa::path(post, path = "/cache/purge", tag = "gateway", request_body = PurgeBody,
     responses((status = 200, body = Purged)))]
@@ -154,6 +156,8 @@ async fn purge(
     Ok(Json(Purged { at_ms }))
 }
 
+/// Show figures of the cache
+///
 /// What the cache of this replica holds and did since its start.
 #[utoipa::path(get, path = "/cache/stats", tag = "gateway", responses((status = 200, body = Stats)))]
 async fn stats(State(api): State<Api>) -> Json<Stats> {
@@ -190,6 +194,8 @@ async fn stats(State(api): State<Api>) -> Json<Stats> {
     })
 }
 
+/// Explain an address in the cache
+///
 /// What a GET of an address would meet in the cache of this replica: the key, the rule, and what is stored.
 #[utoipa::path(get, path = "/cache/explain", tag = "gateway", params(Asked),
     responses((status = 200, body = Explained)))]

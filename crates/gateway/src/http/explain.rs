@@ -41,6 +41,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
     all.add(Access::AnyOf(vec![read, write]), routes!(explain))
 }
 
+/// Explain a request
+///
 /// Which route, access checks, limits, cache rule, version and instance a request would meet, and why,
 /// without sending it.
 #[utoipa::path(get, path = "/explain", tag = "gateway", params(Asked), responses((status = 200, body = Explanation)))]

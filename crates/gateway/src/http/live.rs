@@ -24,6 +24,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
     all.add(Access::Permission(READ), routes!(live))
 }
 
+/// Watch the map
+///
 /// The map live: an event `map` with everything, then each second an event `step` with the nodes that
 /// changed, the edges on which something happened, and happenings (registrations, breakers). After
 /// seconds that were missed comes `map` again; after `end` nothing more.

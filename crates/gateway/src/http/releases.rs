@@ -105,6 +105,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
         .add(writers, routes!(rollback))
 }
 
+/// Show a release
+///
 /// The release of a service, with what goes on now.
 #[utoipa::path(get, path = "/releases/{service}", tag = "gateway",
     params(("service" = String, Path, description = "name of the service")),
@@ -118,6 +120,8 @@ async fn get(
     Ok(answer(&api, &cx, version))
 }
 
+/// Save a release
+///
 /// Creates or replaces the release of a service; `If-Match` guards against a lost update. A candidate that is
 /// new begins at the first step of the plan; another `stable` moves everything at once and opens the window
 /// for `rollback`.
@@ -150,6 +154,8 @@ async fn put(
     Ok(answer(&api, &cx, saved.version))
 }
 
+/// Delete a release
+///
 /// Deletes the release of a service; the highest version gets everything, the history stays.
 #[utoipa::path(delete, path = "/releases/{service}", tag = "gateway",
     params(("service" = String, Path, description = "name of the service")),
@@ -166,6 +172,8 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Step a release
+///
 /// Raises the candidate to the next step now. An aborted trial begins anew at the first step; while paused
 /// the weight moves and the pause stays. Without a plan the steps are 1, 5, 10, 25, 50, 100 %.
 #[utoipa::path(post, path = "/releases/{service}/step", tag = "gateway", request_body(content = Option<ReleaseOrder>),
@@ -181,6 +189,8 @@ async fn step(
     order(&api, &cx, &service, Command::Step, expected, &body).await
 }
 
+/// Pause a release
+///
 /// Stops the plan at its present weight; guards go on watching.
 #[utoipa::path(post, path = "/releases/{service}/pause", tag = "gateway", request_body(content = Option<ReleaseOrder>),
     params(("service" = String, Path, description = "name of the service")),
@@ -195,6 +205,8 @@ async fn pause(
     order(&api, &cx, &service, Command::Pause, expected, &body).await
 }
 
+/// Resume a release
+///
 /// Goes on with a paused plan; what was left of the hold is left still.
 #[utoipa::path(post, path = "/releases/{service}/resume", tag = "gateway", request_body(content = Option<ReleaseOrder>),
     params(("service" = String, Path, description = "name of the service")),
@@ -209,6 +221,8 @@ async fn resume(
     order(&api, &cx, &service, Command::Resume, expected, &body).await
 }
 
+/// Promote a candidate
+///
 /// Makes the candidate the stable version for everybody, in one change; `rollback` returns within the window.
 #[utoipa::path(post, path = "/releases/{service}/promote", tag = "gateway", request_body(content = Option<ReleaseOrder>),
     params(("service" = String, Path, description = "name of the service")),
@@ -223,6 +237,8 @@ async fn promote(
     order(&api, &cx, &service, Command::Promote, expected, &body).await
 }
 
+/// Abort a candidate
+///
 /// Takes the candidate to 0, whatever its matchers say.
 #[utoipa::path(post, path = "/releases/{service}/abort", tag = "gateway", request_body(content = Option<ReleaseOrder>),
     params(("service" = String, Path, description = "name of the service")),
@@ -237,6 +253,8 @@ async fn abort(
     order(&api, &cx, &service, Command::Abort, expected, &body).await
 }
 
+/// Roll a release back
+///
 /// Undoes the last switch: a candidate that gets traffic goes to 0, else the version before becomes the
 /// stable one again, as long as its window is open (409 `gateway.rollback_window_over` afterwards).
 #[utoipa::path(post, path = "/releases/{service}/rollback", tag = "gateway", request_body(content = Option<ReleaseRollback>),

@@ -27,6 +27,8 @@ pub(super) fn add(all: Routes<Api>) -> Routes<Api> {
     all.add(Access::Permission(READ), routes!(topology))
 }
 
+/// Show the map
+///
 /// Nodes (gateway, services, versions, instances with their state) and edges with rate, error rate and
 /// latency over the window, summed over replicas.
 #[utoipa::path(get, path = "/topology", tag = "gateway", params(Window), responses((status = 200, body = TopologyView)))]
