@@ -91,6 +91,6 @@ impl Context {
     /// # Errors
     /// Says whether a credential or a permission is missing.
     pub fn authorise(&self, access: &Access) -> Result<(), Refusal> {
-        authorise(self.principal(), access)
+        authorise(self.principal(), access, self.now().timestamp())
     }
 }

@@ -124,6 +124,18 @@ impl MasterKeys {
         Ok(Secret::new(plain))
     }
 
+    /// A key for another purpose than the envelope's: HKDF-SHA256 of a master key with an empty salt and
+    /// `info`, which must begin with `portico/` and the purpose.
+    ///
+    /// # Errors
+    /// When there is no master key with that id.
+    pub fn derive(&self, kid: &str, info: &str) -> Result<Secret<[u8; 32]>, OpenError> {
+        let master = self.keys.get(kid).ok_or(OpenError)?;
+        let mut out = [0; 32];
+        derive(master, info, &mut out);
+        Ok(Secret::new(out))
+    }
+
     /// A value that shows which master key an installation was made with, without telling the key.
     #[must_use]
     pub fn check_value(&self) -> String {

@@ -84,6 +84,11 @@ pub trait Fault: std::error::Error + Send + Sync + 'static {
         &[]
     }
 
+    /// Further members of the problem, where the code promises some.
+    fn members(&self) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::Map::new()
+    }
+
     /// Seconds after which trying again makes sense.
     fn retry_after_s(&self) -> Option<u32> {
         None

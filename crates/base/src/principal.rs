@@ -136,6 +136,8 @@ pub struct Principal {
     pub session: Option<Arc<str>>,
     /// Authentication assurance level, 0 to 3.
     pub aal: u8,
+    /// Unix seconds until which its last authentication counts as fresh (`identity.fresh_s`).
+    pub fresh_until_s: i64,
 }
 
 impl Principal {
@@ -153,6 +155,7 @@ impl Principal {
             permissions: Arc::from([]),
             session: None,
             aal: 0,
+            fresh_until_s: 0,
         }
     }
 
@@ -168,6 +171,7 @@ impl Principal {
         Self {
             permissions: Arc::from([Permission::new("*:*:*")]),
             aal: 2,
+            fresh_until_s: i64::MAX,
             ..Self::new(
                 PrincipalKind::Operator,
                 id::PRINCIPAL_OPERATOR.to_string(),
@@ -201,6 +205,7 @@ impl Principal {
         Self {
             permissions: Arc::from([Permission::new("*:*:*")]),
             aal: 2,
+            fresh_until_s: i64::MAX,
             ..Self::new(
                 PrincipalKind::System,
                 id::PRINCIPAL_SYSTEM.to_string(),
@@ -236,6 +241,33 @@ pub enum Access {
     Permission(Permission),
     /// Whoever holds one of the permissions.
     AnyOf(Vec<Permission>),
+    /// Whoever may by `access` and has shown a second factor (ID-77).
+    Strong {
+        /// What is needed besides.
+        access: Box<Self>,
+        /// The authentication must be recent, too.
+        fresh: bool,
+    },
+}
+
+impl Access {
+    /// The same, for whoever has shown a second factor.
+    #[must_use]
+    pub fn aal2(self) -> Self {
+        Self::Strong {
+            access: Box::new(self),
+            fresh: false,
+        }
+    }
+
+    /// The same, for whoever has shown a second factor and authenticated recently.
+    #[must_use]
+    pub fn aal2_fresh(self) -> Self {
+        Self::Strong {
+            access: Box::new(self),
+            fresh: true,
+        }
+    }
 }
 
 /// Why [`authorise`] said no.
@@ -245,13 +277,15 @@ pub enum Refusal {
     Unauthenticated,
     /// The permission that is missing (403).
     Missing(Permission),
+    /// The session must show a second factor, or authenticate again (401 `identity.step_up_required`).
+    StepUp,
 }
 
-/// Decides whether a principal may do what `access` asks for.
+/// Decides whether a principal may do what `access` asks for at `now_s` (Unix seconds).
 ///
 /// # Errors
-/// Says whether a credential or a permission is missing.
-pub fn authorise(principal: &Principal, access: &Access) -> Result<(), Refusal> {
+/// Says whether a credential, a permission or a stronger authentication is missing.
+pub fn authorise(principal: &Principal, access: &Access, now_s: i64) -> Result<(), Refusal> {
     let wanted: &[Permission] = match access {
         Access::Public => return Ok(()),
         Access::Authenticated => {
@@ -263,6 +297,11 @@ pub fn authorise(principal: &Principal, access: &Access) -> Result<(), Refusal> 
         }
         Access::Permission(one) => std::slice::from_ref(one),
         Access::AnyOf(several) => several,
+        Access::Strong { access, fresh } => {
+            authorise(principal, access, now_s)?;
+            let strong = principal.aal >= 2 && (!fresh || now_s < principal.fresh_until_s);
+            return if strong { Ok(()) } else { Err(Refusal::StepUp) };
+        }
     };
     if wanted.iter().any(|p| principal.may(p)) {
         return Ok(());
@@ -293,21 +332,41 @@ mod tests {
     fn access_is_denied_by_default() {
         let wanted = Access::Permission(Permission::new("registry:token:write"));
         assert_eq!(
-            authorise(&Principal::anonymous(), &wanted),
+            authorise(&Principal::anonymous(), &wanted, 0),
             Err(Refusal::Unauthenticated)
         );
         assert_eq!(
-            authorise(&Principal::anonymous_local(), &wanted),
+            authorise(&Principal::anonymous_local(), &wanted, 0),
             Err(Refusal::Unauthenticated)
         );
-        assert_eq!(authorise(&Principal::operator(), &wanted), Ok(()));
+        assert_eq!(authorise(&Principal::operator(), &wanted, 0), Ok(()));
         let user = Principal::new(PrincipalKind::User, "u1", id::TENANT_DEFAULT);
         assert!(matches!(
-            authorise(&user, &wanted),
+            authorise(&user, &wanted, 0),
             Err(Refusal::Missing(_))
         ));
-        assert_eq!(authorise(&user, &Access::Authenticated), Ok(()));
-        assert!(authorise(&Principal::anonymous(), &Access::Authenticated).is_err());
-        assert!(authorise(&user, &Access::AnyOf(Vec::new())).is_err());
+        assert_eq!(authorise(&user, &Access::Authenticated, 0), Ok(()));
+        assert!(authorise(&Principal::anonymous(), &Access::Authenticated, 0).is_err());
+        assert!(authorise(&user, &Access::AnyOf(Vec::new()), 0).is_err());
+    }
+
+    #[test]
+    fn strong_access_needs_a_second_factor_and_a_fresh_one() {
+        let wanted = Access::Authenticated;
+        let user = |aal, fresh_until_s| Principal {
+            aal,
+            fresh_until_s,
+            ..Principal::new(PrincipalKind::User, "u1", id::TENANT_DEFAULT)
+        };
+        let at = |who: &Principal, access: &Access| authorise(who, access, 1_000);
+        assert_eq!(at(&user(1, 2_000), &wanted.clone().aal2()), Err(Refusal::StepUp));
+        assert_eq!(at(&user(2, 0), &wanted.clone().aal2()), Ok(()));
+        assert_eq!(at(&user(2, 1_000), &wanted.clone().aal2_fresh()), Err(Refusal::StepUp));
+        assert_eq!(at(&user(2, 1_001), &wanted.clone().aal2_fresh()), Ok(()));
+        assert_eq!(
+            at(&Principal::anonymous(), &wanted.clone().aal2()),
+            Err(Refusal::Unauthenticated)
+        );
+        assert_eq!(at(&Principal::operator(), &wanted.aal2_fresh()), Ok(()));
     }
 }

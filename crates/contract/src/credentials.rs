@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use portico_base::Principal;
 
 /// Knows one family of tokens, told by their prefix (`prt_`, `pis_`, `pop_`, `ptk_`).
@@ -13,6 +14,12 @@ pub trait CredentialSource: Send + Sync {
 
     /// The principal behind a token, or nothing when it is unknown, expired or revoked.
     fn find(&self, token: &str) -> Option<Arc<Principal>>;
+
+    /// Reads what [`CredentialSource::find`] did not find in memory, where there may be more of it than
+    /// memory holds; afterwards asking again is worth it. Nothing means: what is not in memory is not.
+    fn load<'a>(&'a self, _token: &'a str) -> Option<BoxFuture<'a, ()>> {
+        None
+    }
 }
 
 /// All sources of a process. Clones share them: a source that a later service adds is known to every

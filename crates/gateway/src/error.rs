@@ -15,6 +15,8 @@ pub(crate) enum Error {
     Unauthenticated,
     #[error("the permission {0} is needed")]
     Missing(portico_base::Permission),
+    #[error("show a second factor, or authenticate again")]
+    StepUp,
     #[error("there is no such object")]
     UnknownObject,
     #[error("there is no version {0} of it")]
@@ -51,6 +53,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Unauthenticated => Self::Unauthenticated,
             Refusal::Missing(permission) => Self::Missing(permission),
+            Refusal::StepUp => Self::StepUp,
         }
     }
 }
@@ -59,7 +62,7 @@ impl Fault for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid(_) => ErrorKind::Invalid,
-            Self::Unauthenticated => ErrorKind::Unauthenticated,
+            Self::Unauthenticated | Self::StepUp => ErrorKind::Unauthenticated,
             Self::Missing(_) => ErrorKind::Forbidden,
             Self::UnknownObject | Self::UnknownVersion(_) | Self::UnknownBreaker => {
                 ErrorKind::NotFound
@@ -77,8 +80,9 @@ impl Fault for Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "gateway.invalid",
-            Self::Unauthenticated => "system.unauthenticated",
-            Self::Missing(_) => "system.forbidden",
+            Self::Unauthenticated => "identity.token_missing",
+            Self::Missing(_) => "identity.permission_denied",
+            Self::StepUp => "identity.step_up_required",
             Self::UnknownObject => "gateway.object_not_found",
             Self::UnknownVersion(_) => "gateway.version_not_found",
             Self::Exists => "gateway.object_exists",

@@ -135,6 +135,7 @@ pub(crate) fn builtin(
     all: &BuiltinRoutes,
     method: &Method,
     principal: &Principal,
+    now_s: i64,
 ) {
     if !told.builtin || told.refused.is_some() {
         return;
@@ -168,15 +169,19 @@ pub(crate) fn builtin(
     let name = format!("{} {}", route.method, route.path);
     told.pass("endpoint", format!("{service} declares {name}"));
     told.endpoint = Some(name);
-    match authorise(principal, &route.access) {
+    match authorise(principal, &route.access, now_s) {
         Ok(()) => told.pass("access", describe(&route.access)),
         Err(portico_base::Refusal::Unauthenticated) => {
             let why = format!("nobody is known: {}", describe(&route.access));
-            told.stop("access", 401, "system.unauthenticated", why);
+            told.stop("access", 401, "identity.token_missing", why);
         }
         Err(portico_base::Refusal::Missing(permission)) => {
             let why = format!("the permission {permission} is missing");
-            told.stop("access", 403, "system.forbidden", why);
+            told.stop("access", 403, "identity.permission_denied", why);
+        }
+        Err(portico_base::Refusal::StepUp) => {
+            let why = format!("a stronger authentication is missing: {}", describe(&route.access));
+            told.stop("access", 401, "identity.step_up_required", why);
         }
     }
 }
@@ -189,6 +194,10 @@ fn describe(access: &Access) -> String {
         Access::AnyOf(several) => {
             let names: Vec<&str> = several.iter().map(Permission::as_str).collect();
             format!("it needs one of the permissions {}", names.join(", "))
+        }
+        Access::Strong { access, fresh } => {
+            let recent = if *fresh { ", recently" } else { "" };
+            format!("{}, with a second factor{recent}", describe(access))
         }
     }
 }
@@ -294,7 +303,7 @@ mod tests {
                 forwarded: Some(path.to_owned()),
                 ..Explanation::default()
             };
-            builtin(&mut told, &routes, &method, who);
+            builtin(&mut told, &routes, &method, who, 0);
             told.refused.map_or(200, |refused| refused.status)
         };
         let (nobody, user) = (Principal::anonymous(), asker(false));

@@ -190,6 +190,7 @@ fn builtins(cx: &BuildCx<'_>, own: &portico_web::Built) -> Builtins {
     let ambient = Ambient {
         clock: Arc::clone(cx.clock),
         random: Arc::clone(cx.random),
+        step_up: cx.provided.get::<dyn portico_web::step_up::StepUp>(),
     };
     let ready = |router: Router| router.layer(axum::Extension(ambient.clone()));
     let mut documents: Vec<(&str, OpenApi)> = Vec::new();

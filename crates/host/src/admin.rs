@@ -158,7 +158,7 @@ impl Admin {
         if constant_time_eq(given.as_bytes(), token.expose().as_bytes()) {
             Ok(())
         } else {
-            Err(Problem::new(401, "system.unauthenticated")
+            Err(Problem::new(401, "identity.token_missing")
                 .with_detail("the metrics token is needed"))
         }
     }

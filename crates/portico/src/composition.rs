@@ -11,6 +11,7 @@ use crate::version::{COMMIT, RUSTC, VERSION};
 fn services() -> Vec<(Role, Box<dyn Service>)> {
     vec![
         (Role::Registry, Box::new(portico_registry::Registry)),
+        (Role::Identity, Box::new(portico_identity::Identity)),
         (Role::Gateway, Box::new(portico_gateway::Gateway)),
     ]
 }

@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Unauthenticated,
     #[error("the permission {0} is needed")]
     Missing(Permission),
+    #[error("show a second factor, or authenticate again")]
+    StepUp,
     #[error("{reason}")]
     NotAllowed {
         reason: String,
@@ -71,7 +73,7 @@ impl Fault for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid { .. } | Self::Protocol(_) => ErrorKind::Invalid,
-            Self::Unauthenticated => ErrorKind::Unauthenticated,
+            Self::Unauthenticated | Self::StepUp => ErrorKind::Unauthenticated,
             Self::Missing(_) | Self::NotAllowed { .. } => ErrorKind::Forbidden,
             Self::UnknownInstance
             | Self::UnknownService
@@ -90,8 +92,9 @@ impl Fault for Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Invalid { code, .. } => code,
-            Self::Unauthenticated => "system.unauthenticated",
-            Self::Missing(_) => "system.forbidden",
+            Self::Unauthenticated => "identity.token_missing",
+            Self::Missing(_) => "identity.permission_denied",
+            Self::StepUp => "identity.step_up_required",
             Self::NotAllowed { .. } => "registry.not_allowed",
             Self::NameOwned => "registry.name_owned",
             Self::UnknownInstance => "registry.unknown_instance",
@@ -145,6 +148,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Unauthenticated => Self::Unauthenticated,
             Refusal::Missing(permission) => Self::Missing(permission),
+            Refusal::StepUp => Self::StepUp,
         }
     }
 }

@@ -139,7 +139,7 @@ impl Core {
         events: Vec<SharedEvent>,
     ) {
         let mut changed = Changed::default();
-        let next = {
+        {
             let mut model = self.model.write();
             model.apply(mutations, index, &mut changed);
             model.seq = model.seq.max(seq);
@@ -152,10 +152,11 @@ impl Core {
                 entry.live.not_after(now);
             }
             let services = std::mem::take(&mut changed.services);
-            (!services.is_empty()).then(|| model.directory(&self.directory.load(), services))
-        };
-        if let Some(next) = next {
-            self.publish(&Arc::new(next));
+            if !services.is_empty() {
+                let next = model.directory(&self.directory.load(), services);
+                // Before anybody can read the model: what a list shows is already known to the door.
+                self.publish(&Arc::new(next));
+            }
         }
         for event in &events {
             self.metrics.event(event.kind);

@@ -8,10 +8,12 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, header};
 use portico_base::{Caller, Clock, Context, FieldFault, Random};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::step_up::StepUp;
 
 /// Clock and randomness of the process; put on every router by the host.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct Ambient {
     pub clock: Arc<dyn Clock>,
     /// Where randomness comes from.
     pub random: Arc<dyn Random>,
+    /// Who tells how a session becomes stronger, once there is somebody who knows.
+    pub step_up: Option<Arc<dyn StepUp>>,
 }
 
 /// What `X-Portico-Protocol` said (PL-1): read at the door before every `X-Portico-*` is removed, and

@@ -6,12 +6,14 @@ pub mod page;
 pub mod problem;
 pub mod routes;
 pub mod serve;
+pub mod step_up;
 pub mod version;
 
 pub use extract::{Ambient, Cx, Json, PluginProtocol, Query};
 pub use page::{Cursor, Page, PageQuery};
 pub use problem::{ApiResult, Problem};
 pub use routes::{Built, RouteInfo, Routes};
+pub use step_up::{Challenge, StepUp};
 pub use version::{IfMatch, etag};
 
 pub use utoipa_axum::routes;

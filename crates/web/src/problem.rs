@@ -30,6 +30,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<FieldProblem>)]
     pub errors: Vec<FieldFault>,
+    /// Further members (RFC 9457 §3.2), named by the code that they belong to.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub members: serde_json::Map<String, serde_json::Value>,
     /// Seconds for the `Retry-After` header.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
@@ -62,6 +66,7 @@ impl Problem {
             detail: None,
             request_id: None,
             errors: Vec::new(),
+            members: serde_json::Map::new(),
             retry_after_s: None,
         }
     }
@@ -84,6 +89,13 @@ impl Problem {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same with a further member.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.members.insert(name.to_owned(), value);
         self
     }
 
@@ -122,6 +134,7 @@ impl<F: Fault> From<F> for Problem {
         };
         Self {
             errors: fault.fields().to_vec(),
+            members: fault.members(),
             retry_after_s: fault.retry_after_s(),
             ..Self::new(fault.status(), fault.code())
         }
@@ -134,14 +147,16 @@ impl<F: Fault> From<F> for Problem {
 pub fn refusal(refusal: &Refusal) -> Problem {
     match refusal {
         Refusal::Unauthenticated => {
-            Problem::new(401, "system.unauthenticated").with_detail("a credential is needed")
+            Problem::new(401, "identity.token_missing").with_detail("a credential is needed")
         }
         Refusal::Missing(permission) => missing(permission),
+        Refusal::StepUp => Problem::new(401, "identity.step_up_required")
+            .with_detail("show a second factor, or authenticate again"),
     }
 }
 
 fn missing(permission: &Permission) -> Problem {
-    Problem::new(403, "system.forbidden")
+    Problem::new(403, "identity.permission_denied")
         .with_detail(format!("the permission {permission} is needed"))
 }
 
@@ -155,7 +170,16 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         if self.status == 401 {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 6750 §3: without a credential no error is told.
+            let challenge = if self.code == "identity.token_missing" {
+                "Bearer"
+            } else {
+                "Bearer error=\"invalid_token\""
+            };
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

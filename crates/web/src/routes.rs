@@ -8,10 +8,11 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
-use portico_base::{Access, Caller, authorise};
+use portico_base::{Access, Caller, Refusal, authorise};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use crate::extract::Ambient;
 use crate::problem::{Problem, refusal};
 
 /// A declared route, for the matrix test and the documentation.
@@ -120,8 +121,22 @@ async fn guard(access: &Access, request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>() else {
         return Problem::new(500, "system.internal").into_response();
     };
-    match authorise(&caller.principal, access) {
+    let ambient = request.extensions().get::<Ambient>();
+    // Without the host's clock nothing is fresh.
+    let now_s = ambient.map_or(i64::MAX, |a| a.clock.now().timestamp());
+    match authorise(&caller.principal, access, now_s) {
         Ok(()) => next.run(request).await,
+        Err(Refusal::StepUp) => {
+            let problem = refusal(&Refusal::StepUp);
+            let Some(step_up) = ambient.and_then(|a| a.step_up.clone()) else {
+                return problem.into_response();
+            };
+            let challenge = step_up.challenge(&caller.principal).await;
+            problem
+                .with_member("methods", challenge.methods.into())
+                .with_member("ticket", challenge.ticket.expose().as_str().into())
+                .into_response()
+        }
         Err(why) => refusal(&why).into_response(),
     }
 }
@@ -195,7 +210,7 @@ mod tests {
         );
         let (status, problem) = call("/things/1", Principal::anonymous()).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
-        assert_eq!(problem["code"], "system.unauthenticated");
+        assert_eq!(problem["code"], "identity.token_missing");
         assert_eq!(problem["request_id"], "req-1");
         let (status, problem) = call("/nothing", Principal::operator()).await;
         assert_eq!(

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use portico_base::{Access, authorise};
+use portico_base::Access;
 use portico_web::{Cx, Json, Problem, problem::refusal};
 
 use super::ApiDocs;
@@ -48,7 +48,7 @@ async fn document(State(docs): State<ApiDocs>, Cx(cx): Cx) -> Result<Response, P
     // The page's own fetch carries no token on a machine that nobody else reaches; elsewhere the
     // document is for known callers only.
     if !cx.caller.direct_loopback {
-        authorise(cx.principal(), &Access::Authenticated).map_err(|why| refusal(&why))?;
+        cx.authorise(&Access::Authenticated).map_err(|why| refusal(&why))?;
     }
     Ok(Json(docs.document(cx.principal())).into_response())
 }

@@ -102,6 +102,7 @@ impl Expected {
             tenant_name,
             claims,
             expires_s,
+            stamp: None,
         })
     }
 }

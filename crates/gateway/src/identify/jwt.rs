@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 pub use super::claims::Expected;
-use super::jwks::KeySet;
-pub use super::jwks::{BadKeys, KeySet as Keys};
-use super::{Denied, MAX_TOKEN, TokenVerifier, Verified, jws};
+use portico_token::{KeySet, jws};
+
+use super::{Denied, MAX_TOKEN, TokenVerifier, Verified};
 
 /// Headers that would let the token choose its own key, or change how it is read.
 const REFUSED: [&str; 7] = ["jku", "x5u", "jwk", "x5c", "crit", "b64", "zip"];

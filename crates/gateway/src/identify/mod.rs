@@ -1,14 +1,13 @@
 //! Who is behind a request: opaque tokens by their prefix, JWTs by their issuer's keys, remembered per worker (GW-21).
 
 mod claims;
-pub mod jwks;
-mod jws;
 pub mod jwt;
 mod remember;
 pub mod source;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +15,8 @@ use http::{HeaderMap, HeaderName, header};
 use portico_base::{Principal, PrincipalKind};
 use portico_contract::credentials::Credentials;
 
-pub use jwks::KeySet;
+pub use portico_contract::tokens::{Denied, TokenVerifier, Verified};
+pub use portico_token::KeySet;
 
 use crate::pipeline::signature::Wire;
 use crate::serve::StreamKeys;
@@ -73,48 +73,21 @@ impl Identity {
     }
 }
 
-/// What a verifier found in a token.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Verified {
-    pub principal: Arc<Principal>,
-    /// The tenant as the token names it, when that is not an id.
-    pub tenant_name: Option<Box<str>>,
-    /// Further claims with short values, for limits.
-    pub claims: Box<[(Box<str>, Box<str>)]>,
-    /// Unix seconds at which it ends.
-    pub expires_s: i64,
-}
-
-/// Why a token is refused: for logs and metrics. Clients learn only that it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denied(pub &'static str);
-
-/// Verifies signed tokens offline. The identity service brings its own with keys and revocations.
-pub trait TokenVerifier: Send + Sync {
-    /// Verifies a token.
-    ///
-    /// # Errors
-    /// Says why it is refused.
-    fn verify(&self, token: &str, now_s: i64) -> Result<Verified, Denied>;
-
-    /// Rises when keys change: what was remembered before is verified again.
-    fn epoch(&self) -> u64;
-
-    /// True when a remembered token was revoked since; asked for each request, so it must only look into memory.
-    fn is_revoked(&self, _token: &Verified) -> bool {
-        false
-    }
-
-    /// A token named a key that is not known: the keys may have changed.
-    fn key_missed(&self) {}
-}
-
 /// Identifies callers on one worker.
 pub struct Identifier {
     credentials: Credentials,
     verifier: Option<Arc<dyn TokenVerifier>>,
     remembered: Remembered,
     anonymous: Rc<Identity>,
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The client, right of every trusted proxy.
+    pub address: Option<IpAddr>,
+    /// Over loopback without any proxy in between.
+    pub direct_loopback: bool,
 }
 
 /// The credential that a request brought is not good (401).
@@ -151,37 +124,37 @@ impl Identifier {
     pub fn identify(
         &self,
         headers: &HeaderMap,
-        direct_loopback: bool,
+        from: Origin,
         now_s: i64,
     ) -> Result<Rc<Identity>, BadCredential> {
         match presented(headers)? {
             None => Ok(self.anonymous()),
-            Some(token) => self.token(token, direct_loopback, now_s),
+            Some(token) => self.token(token, from, now_s),
         }
     }
 
     fn token(
         &self,
         token: &str,
-        direct_loopback: bool,
+        from: Origin,
         now_s: i64,
     ) -> Result<Rc<Identity>, BadCredential> {
         if token.len() > MAX_TOKEN {
             return Err(BadCredential("too_long"));
         }
         if let Some(source) = self.credentials.source(token) {
-            if source.prefix() == OPERATOR_PREFIX && !direct_loopback {
+            if source.prefix() == OPERATOR_PREFIX && !from.direct_loopback {
                 return Err(BadCredential("operator_not_local"));
             }
             let principal = source.find(token).ok_or(BadCredential("unknown"))?;
-            if principal.kind == PrincipalKind::Operator && !direct_loopback {
+            if principal.kind == PrincipalKind::Operator && !from.direct_loopback {
                 return Err(BadCredential("operator_not_local"));
             }
             return Ok(self.remembered.opaque(token, principal));
         }
         let verifier = self.verifier.as_ref().ok_or(BadCredential("unknown"))?;
         self.remembered
-            .signed(token, &**verifier, now_s)
+            .signed(token, &**verifier, from.address, now_s)
             .map_err(|denied| BadCredential(denied.0))
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens that a worker has seen: a signature is verified once, not per request.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ impl Remembered {
         &self,
         token: &str,
         verifier: &dyn TokenVerifier,
+        address: Option<IpAddr>,
         now_s: i64,
     ) -> Result<Rc<Identity>, Denied> {
         let epoch = verifier.epoch();
@@ -59,15 +61,11 @@ impl Remembered {
             if now_s >= entry.expires_s {
                 return Err(Denied("expired"));
             }
-            if verifier.is_revoked(verified) {
-                return Err(Denied("revoked"));
-            }
+            verifier.check(verified, address)?;
             return Ok(Rc::clone(&entry.identity));
         }
         let verified = Arc::new(verifier.verify(token, now_s)?);
-        if verifier.is_revoked(&verified) {
-            return Err(Denied("revoked"));
-        }
+        verifier.check(&verified, address)?;
         let expires_s = verified.expires_s;
         let identity = Rc::new(Identity::new(
             Arc::clone(&verified.principal),

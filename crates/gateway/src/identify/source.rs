@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
+use portico_token::{BadKeys, KeySet};
 use url::Url;
 
-use super::jwks::{BadKeys, KeySet};
 use super::jwt::JwtVerifier;
 
 /// Larger documents are not read.

@@ -11,14 +11,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use http::HeaderValue;
 use portico_base::id::TENANT_DEFAULT;
 use portico_contract::credentials::CredentialSource;
+use portico_token::jwks;
 use serde_json::{Value, json};
 
-use super::jwks::KeySet;
 use super::jwt::{Expected, JwtVerifier};
 use super::source::KeysUnavailable;
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
+const FAR: Origin = Origin {
+    address: None,
+    direct_loopback: false,
+};
 
 struct Issuer {
     ed: Ed25519KeyPair,
@@ -387,7 +391,7 @@ fn tokens_are_remembered_until_they_end_or_keys_change() {
     let issuer = Issuer::new();
     let identifier = Identifier::new(Credentials::default(), Some(issuer.verifier.clone()));
     let token = issuer.good();
-    let at = |now| identifier.token(&token, false, now);
+    let at = |now| identifier.token(&token, FAR, now);
     let first = at(NOW).unwrap();
     assert!(Rc::ptr_eq(&first, &at(NOW + 1).unwrap()));
     assert_eq!(
@@ -410,7 +414,7 @@ fn tokens_are_remembered_until_they_end_or_keys_change() {
         identifier
             .token(
                 &many.token("ed", "EdDSA", |c| c["jti"] = json!(i)),
-                false,
+                FAR,
                 NOW,
             )
             .unwrap();
@@ -446,7 +450,14 @@ fn opaque_tokens_are_told_by_their_prefix_and_the_operators_only_locally() {
     };
     let who = |lines: &[(&'static str, &'static str)], local| {
         identifier
-            .identify(&with(lines), local, NOW)
+            .identify(
+                &with(lines),
+                Origin {
+                    address: None,
+                    direct_loopback: local,
+                },
+                NOW,
+            )
             .map(|i| i.principal.kind)
     };
     assert_eq!(

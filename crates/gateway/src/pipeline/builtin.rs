@@ -38,12 +38,11 @@ impl Door {
             .get(call.name)
             .cloned()
             .ok_or_else(no_process)?;
-        let unsafe_method = !request.method().is_safe();
         let answer = self
             .run_router(&router, call.name, &call.below, identity, request, log)
             .await?;
-        if unsafe_method && self.gate.is_behind() {
-            // What was registered by this call must be routable once its answer is out.
+        if self.gate.is_behind() {
+            // What this answer says was registered must be routable once it is out, whoever registered it.
             self.gate.settled().await;
         }
         Ok(answer)

@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::target::{redirect, rewritten};
 use super::transform::Fill;
 use crate::body::{ReqBody, RespBody};
-use crate::identify::Identity;
+use crate::identify::{Identity, Origin};
 use crate::limit::{Limited, Subject, tighter};
 use crate::objects::doc::Target;
 use crate::route::endpoints::EndpointRule;
@@ -276,22 +276,22 @@ impl Door {
             return Ok(identity);
         }
         let now_s = log.begun_us / 1_000_000;
-        let identity =
-            match self
-                .identifier
-                .identify(request.headers(), log.client.direct_loopback, now_s)
-            {
-                Ok(identity) => identity,
-                Err(_) if lenient => self.identifier.anonymous(),
-                Err(why) => {
-                    tracing::debug!(reason = why.0, "a credential was refused");
-                    return Err(Refusal::new(
-                        StatusCode::UNAUTHORIZED,
-                        "gateway.token_invalid",
-                        "the credential is not valid",
-                    ));
-                }
-            };
+        let from = Origin {
+            address: Some(log.client.address),
+            direct_loopback: log.client.direct_loopback,
+        };
+        let identity = match self.identifier.identify(request.headers(), from, now_s) {
+            Ok(identity) => identity,
+            Err(_) if lenient => self.identifier.anonymous(),
+            Err(why) => {
+                tracing::debug!(reason = why.0, "a credential was refused");
+                return Err(Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    "gateway.token_invalid",
+                    "the credential is not valid",
+                ));
+            }
+        };
         self.force_trace(request.headers(), &identity.principal, log);
         log.identity = Some(Rc::clone(&identity));
         Ok(identity)

@@ -539,7 +539,7 @@ async fn every_writing_route_leaves_one_record() {
         .user(&[])
         .post("/api/registry/tokens", &json!({ "name_pattern": "x-*" }))
         .await
-        .expect_problem(403, "system.forbidden");
+        .expect_problem(403, "identity.permission_denied");
     assert_eq!(
         w.operator
             .post("/api/registry/tokens", &json!({ "name_pattern": "?" }))

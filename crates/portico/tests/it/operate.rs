@@ -278,7 +278,7 @@ async fn a_request_is_explained_as_it_is_then_answered() {
     );
     let built_in = explained(&house, "/api/registry/tokens", "user;roles=chief").await;
     assert_eq!(
-        built_in["refused"]["code"], "system.forbidden",
+        built_in["refused"]["code"], "identity.permission_denied",
         "{built_in}"
     );
     let path = "/api/gateway/explain?url=x&principal=king&method=GET";

@@ -190,6 +190,7 @@ impl House {
         request.extensions_mut().insert(Ambient {
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(SystemRandom),
+            step_up: None,
         });
         self.router
             .clone()

@@ -30,6 +30,7 @@ impl TokenVerifier for Words {
             tenant_name: None,
             claims: Box::default(),
             expires_s: i64::MAX,
+            stamp: None,
         })
     }
 

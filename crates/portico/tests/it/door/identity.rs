@@ -225,7 +225,7 @@ async fn an_issuer_outside_cannot_make_administrators() {
         let answer = call(&house, Method::GET, path, Some(&token)).await;
         assert_eq!(
             (answer.status, answer.json()["code"].as_str()),
-            (403, Some("system.forbidden")),
+            (403, Some("identity.permission_denied")),
             "{path}"
         );
     }

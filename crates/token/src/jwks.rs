@@ -9,7 +9,7 @@ use foldhash::HashMap;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::Denied;
+use portico_contract::tokens::Denied;
 
 /// Most keys of one set.
 const MOST: usize = 100;
@@ -22,9 +22,9 @@ pub struct KeySet {
 
 /// A key and the one algorithm that it is for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PublicKey {
+pub struct PublicKey {
     /// The name that a token's header must have.
-    pub(super) alg: &'static str,
+    pub alg: &'static str,
     material: Material,
 }
 
@@ -73,7 +73,7 @@ impl KeySet {
     }
 
     /// The key that a token names; the only key when it names none.
-    pub(super) fn find(&self, kid: Option<&str>) -> Option<&PublicKey> {
+    pub fn find(&self, kid: Option<&str>) -> Option<&PublicKey> {
         match kid {
             Some(kid) => self.keys.get(kid),
             None if self.keys.len() == 1 => self.keys.values().next(),
@@ -165,7 +165,7 @@ fn read(jwk: &Value) -> Option<(String, PublicKey)> {
 }
 
 impl PublicKey {
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Denied> {
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Denied> {
         let verified = match &self.material {
             Material::Ed25519(key) => {
                 UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature)

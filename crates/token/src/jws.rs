@@ -7,23 +7,23 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::Denied;
+use portico_contract::tokens::Denied;
 
 /// Most nested levels of a header or payload.
 const DEPTH: u8 = 8;
 
 /// A token taken apart; nothing of it is verified.
 #[derive(Debug)]
-pub(super) struct Parts<'t> {
-    pub(super) header: Map<String, Value>,
-    pub(super) payload: Vec<u8>,
-    pub(super) signature: Vec<u8>,
+pub struct Parts<'t> {
+    pub header: Map<String, Value>,
+    pub payload: Vec<u8>,
+    pub signature: Vec<u8>,
     /// What is signed.
-    pub(super) signed: &'t [u8],
+    pub signed: &'t [u8],
 }
 
 /// Takes a compact serialisation apart.
-pub(super) fn split(token: &str) -> Result<Parts<'_>, Denied> {
+pub fn split(token: &str) -> Result<Parts<'_>, Denied> {
     let mut parts = token.split('.');
     let (Some(header), Some(payload), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -42,7 +42,7 @@ pub(super) fn split(token: &str) -> Result<Parts<'_>, Denied> {
 }
 
 /// Reads one JSON object and nothing behind it.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Denied> {
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, Denied> {
     let text = std::str::from_utf8(bytes).map_err(|_| Denied("utf8"))?;
     match serde_json::from_str(text) {
         Ok(Strict(Value::Object(map))) => Ok(map),

@@ -1,0 +1,171 @@
+//! What a login needs and what it answers: one shape for every way in (ID-60).
+
+use std::collections::BTreeMap;
+
+use portico_base::{Secret, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::device::Platform;
+use super::user::User;
+
+/// Where tokens go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Transport {
+    /// Into the answer.
+    #[default]
+    Body,
+    /// Into cookies that scripts cannot read (ID-62).
+    Cookie,
+}
+
+/// The client as it presents itself; everything but the proved secret is a claim.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = LoginDevice)]
+pub(crate) struct DeviceWish {
+    /// Id that the client made for itself, 8 to 64 characters; without one the login is a new device.
+    #[serde(default)]
+    pub device_id: Option<String>,
+    /// Secret that the server gave the device at its first login.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub device_secret: Option<Secret<String>>,
+    pub platform: Platform,
+    /// Name for people.
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub model: String,
+    #[serde(default)]
+    pub app_version: String,
+    #[serde(default)]
+    pub os_version: String,
+    /// Components of the fingerprint: `platform`, `os`, `model`, `app`, `browser`, `language`, `time_zone`, `screen`.
+    #[serde(default)]
+    pub fingerprint: BTreeMap<String, String>,
+}
+
+/// Somebody proved who they are; nothing is decided yet about factors, devices and consent.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub user: User,
+    /// `password`, `sms`, `apple`, `invitation`, …
+    pub method: &'static str,
+    /// RFC 8176 values of what was shown.
+    pub amr: Vec<String>,
+    /// 1 for one factor, 2 for two.
+    pub aal: u8,
+    pub device: DeviceWish,
+    pub transport: Transport,
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoginStatus {
+    Ok,
+    MfaRequired,
+    EnrolRequired,
+    DeviceLimit,
+    PasswordChangeRequired,
+    ConsentRequired,
+}
+
+/// What every login answers (ID-60).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LoginResult {
+    pub status: LoginStatus,
+    /// With `ok`, unless they went into cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+    /// With every other status: opaque, single use, 5 minutes (10 for a new password).
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    #[schema(value_type = Option<String>)]
+    pub ticket: Option<Secret<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ticket_expires_at: Option<Timestamp>,
+    /// With `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserBrief>,
+    /// With `mfa_required` and `enrol_required`: `totp`, `recovery_code`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// With `device_limit`: devices of which one may be logged out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceBrief>,
+    /// What goes into cookies.
+    #[serde(skip)]
+    pub cookies: Option<Tokens>,
+}
+
+/// Tokens of a session (ID-61).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    #[serde(serialize_with = "exposed_one")]
+    #[schema(value_type = String)]
+    pub access_token: Secret<String>,
+    /// Always `Bearer`.
+    pub token_type: &'static str,
+    /// Seconds.
+    pub expires_in: u32,
+    #[serde(serialize_with = "exposed_one")]
+    #[schema(value_type = String)]
+    pub refresh_token: Secret<String>,
+    /// Seconds.
+    pub refresh_expires_in: u32,
+    pub session_id: Uuid,
+    pub device_id: String,
+    /// Only when the device is new: it proves the device from now on.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    #[schema(value_type = Option<String>)]
+    pub device_secret: Option<Secret<String>>,
+}
+
+/// A user as its own client needs it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct UserBrief {
+    pub id: Uuid,
+    pub tenant_id: Uuid,
+    pub username: Option<String>,
+    pub display_name: String,
+    pub locale: String,
+    pub roles: Vec<String>,
+    /// The login before this one (ID-63).
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_login_at: Option<Timestamp>,
+    pub last_login_ip: Option<String>,
+    pub last_login_method: Option<String>,
+}
+
+/// A device in a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct DeviceBrief {
+    pub id: Uuid,
+    pub platform: Platform,
+    pub name: String,
+    pub model: String,
+    pub last_place: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub last_active_at: Timestamp,
+}
+
+fn exposed<S: serde::Serializer>(
+    secret: &Option<Secret<String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret
+        .as_ref()
+        .map(|s| s.expose().as_str())
+        .serialize(serializer)
+}
+
+fn exposed_one<S: serde::Serializer>(
+    secret: &Secret<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose())
+}

@@ -1,0 +1,10 @@
+//! Identity's tables, one step after the other.
+
+mod m0001_identity;
+
+use portico_db::Migrations;
+
+/// All steps, oldest first.
+pub(crate) fn all() -> Migrations {
+    Migrations::new([m0001_identity::step()])
+}

@@ -1,0 +1,104 @@
+//! A unit of work: one transaction with its audit records, events and revocations.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use portico_base::{Context, Timestamp};
+use portico_contract::audit::Record;
+use portico_db::WriteTx;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::hub::Core;
+use crate::error::Result;
+use crate::settings::token::ACCESS_TTL_S;
+use crate::store;
+use crate::store::revocations::{Kind, Revocation};
+
+/// After a token's own life, a revocation is kept for so long.
+const MARGIN: Duration = Duration::seconds(60);
+
+/// An open unit of work. Dropping it undoes everything.
+pub(crate) struct Unit {
+    pub(crate) core: Arc<Core>,
+    pub(crate) cx: Context,
+    pub(crate) tx: WriteTx,
+    now: Timestamp,
+}
+
+impl Unit {
+    /// Opens the transaction.
+    pub(crate) async fn begin(core: &Arc<Core>, cx: &Context) -> Result<Self> {
+        Self::with(core, cx, core.db.begin().await?)
+    }
+
+    /// The same, on the disk before it is answered: for keys, credentials and revocations.
+    pub(crate) async fn begin_durable(core: &Arc<Core>, cx: &Context) -> Result<Self> {
+        Self::with(core, cx, core.db.begin_durable().await?)
+    }
+
+    fn with(core: &Arc<Core>, cx: &Context, tx: WriteTx) -> Result<Self> {
+        tx.set_trace(cx.caller.trace_id.as_deref());
+        Ok(Self {
+            core: Arc::clone(core),
+            cx: cx.clone(),
+            tx,
+            now: cx.now(),
+        })
+    }
+
+    /// The moment of the change.
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Records the change.
+    pub(crate) async fn audit(&self, record: Record) -> Result<()> {
+        Ok(self.core.audit.record(&self.tx, &self.cx, record).await?)
+    }
+
+    /// Tells others after the commit. `topic` is `identity.noun.past_verb`.
+    pub(crate) fn publish<P: Serialize + ?Sized>(
+        &self,
+        topic: &str,
+        key: &str,
+        payload: &P,
+    ) -> Result<()> {
+        Ok(self.tx.publish(topic, key, payload)?)
+    }
+
+    /// Writes a revocation; every edge follows within a second of the commit (ID-111).
+    pub(crate) async fn revoke(
+        &self,
+        kind: Kind,
+        tenant: Uuid,
+        subject: &str,
+        min: u32,
+        cause: &str,
+    ) -> Result<()> {
+        // The longest life that a token of now can have: tenants may have their own.
+        let ttl = self.core.settings.get(tenant, &ACCESS_TTL_S).max(1_800);
+        let revocation = Revocation {
+            seq: self.tx.next_seq(store::revocations::COUNTER).await?,
+            kind,
+            tenant,
+            subject: subject.to_owned(),
+            min,
+            cause: cause.to_owned(),
+            at: self.now,
+            until: self.now + Duration::seconds(i64::from(ttl)) + MARGIN,
+        };
+        store::revocations::insert(&self.tx, &revocation).await?;
+        self.tx
+            .publish(store::revocations::TOPIC, subject, &revocation.seq)?;
+        Ok(())
+    }
+
+    /// Commits; edges of this process know of revocations before this returns.
+    pub(crate) async fn commit(self) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        self.tx.commit().await?;
+        core.edge.catch_up().await;
+        Ok(())
+    }
+}
