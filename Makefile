@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test bench dist lint fmt codegen tidy deps help
+.PHONY: run test bench dist lint fmt codegen proto-gen tidy deps help
 
 run: ## Build and start Portico on its embedded defaults
 	$(CARGO) run --quiet --profile quick --package portico --
@@ -29,8 +29,12 @@ fmt: ## Format everything
 codegen: ## Write generated files anew
 	$(CARGO) xtask codegen
 
+proto-gen: ## Generate everything from proto/ and check it against the last release
+	$(CARGO) build --quiet --package portico-proto
+	$(CARGO) xtask codegen
+
 tidy: ## Check the rules of the house
 	$(CARGO) xtask tidy
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'

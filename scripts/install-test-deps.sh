@@ -5,7 +5,7 @@ set -euo pipefail
 
 declare -A package=(
   [postgres]=postgresql [redis-server]=redis-server [prometheus]=prometheus
-  [python3]=python3 [node]=nodejs [curl]=curl [nginx]=nginx
+  [python3]=python3 [node]=nodejs [curl]=curl [nginx]=nginx [oathtool]=oathtool [argon2]=argon2
 )
 
 have() {
@@ -21,6 +21,11 @@ done
 
 # The suite of the PyPI package py-consul needs pytest and its few dependencies in a private environment.
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+# PyJWT verifies our access tokens as a stranger would.
+python3 -c 'import jwt, cryptography' 2>/dev/null \
+  || /usr/bin/python3 -c 'import jwt, cryptography' 2>/dev/null \
+  || missing+=(python3-jwt python3-cryptography)
 
 [ "${#missing[@]}" -eq 0 ] && exit 0
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# gRPC through the door with grpcio as client and server, beside the same calls without the door.
+# gRPC through the door with grpcio as client and server, beside the same calls without the door; then the
+# Python examples against AuthService.
 # PORTICO_BINARY names another binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,4 +31,5 @@ if [ "$(cat "$cache/versions" 2>/dev/null)" != "$wanted" ]; then
         || skip "grpcio could not be installed"
     echo "$wanted" > "$cache/versions"
 fi
-exec "$cache/venv/bin/python" tests/grpc/interop.py
+"$cache/venv/bin/python" tests/grpc/interop.py
+exec "$cache/venv/bin/python" tests/grpc/examples.py

@@ -13,3 +13,4 @@ sdk/test.sh
 sdk/test.sh gateway
 scripts/test-grpc.sh
 scripts/test-consul-suite.sh
+scripts/test-sms.sh

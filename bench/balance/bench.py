@@ -125,7 +125,7 @@ class Lab:
         if binary is None:
             sys.exit("no binary: build one, or say PORTICO_BIN")
         flags = ["--ready-json", "--no-demo", "--data-dir", os.path.join(self.folder, "data")]
-        for name in ("listen", "consul-listen", "admin-listen"):
+        for name in ("listen", "consul-listen", "admin-listen", "grpc-listen", "internal-listen"):
             flags += [f"--{name}", "127.0.0.1:0"]
         self.own = subprocess.Popen([binary, "serve", *flags], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.children.append(self.own)

@@ -1,7 +1,5 @@
 """The programs under measurement: started privately on free ports, ended with the bench."""
 
-import base64
-import hashlib
 import json
 import os
 import shutil
@@ -245,15 +243,11 @@ backend b
             "gateway.limit.user_per_s": 1_000_000 if full else 50,
             "gateway.limit.user_concurrent": 1_000 if full else 50,
         }
-        token = None
+        if full:
+            # A run is longer than tokens usually live.
+            settings["identity.token.access_ttl_s"] = 86_400
         lines = [f"[node]\nworkers = {self.workers}\ndemo = false\n"]
         lines.append("[telemetry.log]\ntarget = \"file\"\n")
-        if full:
-            jwks = os.path.join(data, "jwks.json")
-            token = make_token(data, jwks)
-            lines.append(
-                f'[auth]\njwks_file = "{jwks}"\nissuer = "https://bench.example"\naudience = "portico"\n'
-            )
         lines.append("[settings]\n" + "\n".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in settings.items()))
         config = os.path.join(data, "portico.toml")
         with open(config, "w") as f:
@@ -263,13 +257,25 @@ backend b
         ready = json.loads(program.process.stdout.readline())
         with open(os.path.join(data, "data", "operator.token")) as f:
             header = f.read().strip().split(": ", 1)
+        token = self.enter(ready["http"]) if full else None
         portico = Portico(program, ready, header, token)
         self.enrol(portico.url, header, self.upstream_port, "authenticated" if full else "public")
         return portico
 
+    def enter(self, url):
+        """A user of the house; gives the access token of the login that a registration is."""
+        body = {
+            "method": "username",
+            "identifier": "bench-user",
+            "password": "a-long-walk-by-the-river-4",
+            "device": {"platform": "cli", "name": "bench"},
+        }
+        answer = self.operate("POST", url + "/api/identity/register", ("Accept", "application/json"), body)
+        return answer["tokens"]["access_token"]
+
     def serve(self, data):
         argv = [os.environ["PORTICO_BIN"], "--data-dir", data, "--ready-json"]
-        for listener in ("--listen", "--consul-listen", "--admin-listen"):
+        for listener in ("--listen", "--consul-listen", "--admin-listen", "--grpc-listen", "--internal-listen"):
             argv += [listener, "127.0.0.1:0"]
         return argv
 
@@ -350,33 +356,3 @@ backend b
             self.flapping.process.wait()
             self.programs.remove(self.flapping)
             self.flapping = None
-
-
-def make_token(folder, jwks):
-    """An EdDSA access token and its key set, made with openssl."""
-    key, public, message, signature = (os.path.join(folder, n) for n in ("k.pem", "p.der", "m", "s"))
-    run = lambda *a: subprocess.run(a, check=True, capture_output=True)
-    run("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
-    run("openssl", "pkey", "-in", key, "-pubout", "-outform", "DER", "-out", public)
-    b64 = lambda b: base64.urlsafe_b64encode(b).rstrip(b"=").decode()
-    with open(public, "rb") as f:
-        x = b64(f.read()[-32:])
-    kid = b64(hashlib.sha256(json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":")).encode()).digest())
-    with open(jwks, "w") as f:
-        json.dump({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "alg": "EdDSA", "use": "sig"}]}, f)
-    now = int(time.time())
-    head = b64(json.dumps({"alg": "EdDSA", "typ": "at+jwt", "kid": kid}).encode())
-    claims = b64(
-        json.dumps(
-            {
-                "iss": "https://bench.example", "aud": ["portico"], "sub": "bench-user",
-                "tid": "00000000-0000-7000-8000-000000000002", "sid": "bench-session", "jti": "1",
-                "iat": now, "nbf": now, "exp": now + 86400, "roles": ["user"], "aal": 1,
-            }
-        ).encode()
-    )
-    with open(message, "w") as f:
-        f.write(f"{head}.{claims}")
-    run("openssl", "pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", message, "-out", signature)
-    with open(signature, "rb") as f:
-        return f"{head}.{claims}.{b64(f.read())}"

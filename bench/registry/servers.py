@@ -57,7 +57,7 @@ class Portico(Server):
         with open(config, "w") as f:
             f.write('[telemetry.log]\ntarget = "file"\n[settings]\n"gateway.access_log" = "off"\n')
         argv = [os.environ["PORTICO_BIN"], "--data-dir", data, "--ready-json", "--no-demo", "--config", config]
-        for listener in ("--listen", "--consul-listen", "--admin-listen"):
+        for listener in ("--listen", "--consul-listen", "--admin-listen", "--grpc-listen", "--internal-listen"):
             argv += [listener, "127.0.0.1:0"]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE)
         ready = json.loads(self.process.stdout.readline())

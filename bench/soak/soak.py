@@ -42,7 +42,7 @@ class House:
 
     def __init__(self, folder):
         flags = ["--ready-json", "--no-demo", "--data-dir", os.path.join(folder, "data")]
-        for name in ("listen", "consul-listen", "admin-listen"):
+        for name in ("listen", "consul-listen", "admin-listen", "grpc-listen", "internal-listen"):
             flags += [f"--{name}", "127.0.0.1:0"]
         self.log = open(os.path.join(folder, "log"), "w")
         self.process = subprocess.Popen([binary(), "serve", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=self.log, text=True)

@@ -23,6 +23,7 @@ export interface ServiceConfig {
   heartbeat_s?: number;
   default_access?: "authenticated" | "public";
   forward_credentials?: boolean;
+  identity_statement?: boolean;
   permissions?: unknown[];
   settings_schema?: unknown;
   events?: unknown[];
@@ -115,6 +116,8 @@ export class Plugin {
   readonly id?: string;
   readonly state: string;
   readonly identity: { jwks_url?: string; issuer?: string };
+  /** Where services call each other, once registered. */
+  readonly internalUrl?: string;
   readonly verifier: Verifier;
   handler(app: (req: IdentifiedRequest, res: ServerResponse) => unknown): (req: IncomingMessage, res: ServerResponse) => Promise<void>;
   identify(req: IncomingMessage): Promise<Identity>;

@@ -164,6 +164,7 @@ export class Plugin {
     this.url = url ?? (env.PORTICO_URL || "http://127.0.0.1:8080");
     this.id = undefined;
     this.identity = {};
+    this.internalUrl = undefined;
     this.verifier = new Verifier(secret ?? env.PORTICO_INSTANCE_SECRET);
     /** "new", "managed" (below `portico run`), "starting", the registry's state, "drained", "draining" */
     this.state = this.verifier.secrets.length ? "managed" : "new";
@@ -290,6 +291,7 @@ export class Plugin {
     if (typeof doc?.id !== "string") throw new Error("the registry's answer has no id");
     this.id = doc.id;
     this.identity = doc.identity ?? {};
+    this.internalUrl = doc.internal_url;
     this.verifier.rotate(doc.instance_secret);
     if (!this.#stop.signal.aborted) this.state = doc.state ?? "ready";
     return doc;
@@ -335,14 +337,15 @@ export class Plugin {
   }
 
   /**
-   * Calls a service through the gateway as this instance. Returns {status, headers, body} with the body decoded when it
+   * Calls a service through the gateway as this service, by the listener between services where the registration named
+   * one. Returns {status, headers, body} with the body decoded when it
    * is JSON, else as a Buffer; a refusal throws Problem. Never outlives the deadline of the request being answered.
    */
   async call(service, path = "/", { method = "GET", body, headers = {}, timeoutMs = 30_000 } = {}) {
     const deadline = current()?.deadline;
     const left = Math.floor(deadline === undefined ? timeoutMs : Math.min(timeoutMs, deadline - performance.now()));
     if (left < 1) throw new Problem(504, `${this.name}.deadline_exceeded`, "no time was left for this call");
-    const url = new URL(`/api/${encodeURIComponent(service).replace("%40", "@")}/${path.replace(/^\/+/, "")}`, this.url);
+    const url = new URL(`/api/${encodeURIComponent(service).replace("%40", "@")}/${path.replace(/^\/+/, "")}`, this.internalUrl ?? this.url);
     return this.#send(method, url, this.#credential(), body, left, { ...headers, "X-Portico-Deadline-Ms": String(left) });
   }
 

@@ -12,7 +12,6 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, Optional, Tuple
 from urllib.parse import quote, urljoin, urlsplit
-
 ORDER = ("user", "tenant", "session", "roles", "scopes", "aal", "request-id")
 SIGNED = ORDER + ("timestamp", "signature")
 WINDOW_MS, MAX_ANSWER = 60_000, 16 * 1024 * 1024
@@ -119,7 +118,7 @@ class Plugin:
         self.verifier = Verifier(secret or env.get("PORTICO_INSTANCE_SECRET"))
         self.health_path = urlsplit(self.config["health_check_url"]).path
         self.unsigned = {self.health_path, urlsplit(self.config.get("openapi_url", "")).path}
-        self.id, self.identity, self.state = None, {}, "managed" if self.verifier.secrets else "new"
+        self.id, self.identity, self.internal, self.state = None, {}, None, "managed" if self.verifier.secrets else "new"
         self.linger_s, self.drain_s, self._stopped, self._chained, self._keys, self._keys_at = linger_s, drain_s, False, {}, {}, -31.0
         self._stop, self._lock, self._idle, self._in_flight = threading.Event(), threading.Lock(), threading.Condition(), 0
 
@@ -159,7 +158,7 @@ class Plugin:
                 if self._stop.is_set():
                     return None
                 doc = self._send("POST", "/api/registry/register", self.token, self.config, 10)
-                self.id, self.state, self.identity = doc["id"], doc.get("state", "ready"), doc.get("identity") or {}
+                self.id, self.state, self.identity, self.internal = doc["id"], doc.get("state", "ready"), doc.get("identity") or {}, doc.get("internal_url")
                 self.verifier.rotate(doc.get("instance_secret"))
             if self.verifier.secrets:
                 break
@@ -237,13 +236,14 @@ class Plugin:
             self._idle.notify_all()
 
     def call(self, service, path="/", method="GET", body=None, headers=None, timeout_s=30.0):
-        """Calls a service through the gateway as this instance, `body` as JSON. The answer's JSON or bytes, or Problem."""
+        """Calls a service through the gateway as this service, `body` as JSON. The answer's JSON or bytes, or Problem."""
         deadline = getattr(current(), "deadline", None)
         left = timeout_s if deadline is None else min(timeout_s, deadline - time.monotonic())
         if left <= 0.001:
             raise Problem(504, f"{self.name}.deadline_exceeded", "no time was left for this call")
         headers = {**(headers or {}), "X-Portico-Deadline-Ms": str(int(left * 1000))}
-        return self._send(method, f"/api/{quote(service, '@')}/{path.lstrip('/')}", self.credential(), body, left, headers)
+        where = urljoin(self.internal or self.url, f"/api/{quote(service, '@')}/{path.lstrip('/')}")
+        return self._send(method, where, self.credential(), body, left, headers)
 
     def _send(self, method, path, credential, body, timeout_s, headers=None):
         """One request without proxies or redirects, which a credential must not follow; the document that came back."""

@@ -62,7 +62,7 @@ TOML
 port=$(free_port)
 binary=$(realpath "$binary")
 (cd "$work" && exec "$binary" --ready-json --no-demo --listen "127.0.0.1:$port" --consul-listen 127.0.0.1:0 \
-    --admin-listen 127.0.0.1:0 --data-dir "$work/data") >"$work/portico.log" 2>&1 &
+    --admin-listen 127.0.0.1:0 --grpc-listen 127.0.0.1:0 --internal-listen 127.0.0.1:0 --data-dir "$work/data") >"$work/portico.log" 2>&1 &
 pids+=($!)
 await "$port"
 token_file=$work/data/operator.token

@@ -35,7 +35,7 @@ class Portico:
                 "--data-dir", os.path.join(folder, "data"),
                 "--listen", "127.0.0.1:0",
                 "--consul-listen", "127.0.0.1:0",
-                "--admin-listen", "127.0.0.1:0",
+                "--admin-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0",
                 "--no-demo", "--ready-json", "--quiet",
             ],
             stdout=subprocess.PIPE,

@@ -175,7 +175,7 @@ CASES = [
 
 def house(folder):
     flags = ["--ready-json", "--no-demo", "--data-dir", os.path.join(folder, "data")]
-    for name in ("listen", "consul-listen", "admin-listen"):
+    for name in ("listen", "consul-listen", "admin-listen", "grpc-listen", "internal-listen"):
         flags += [f"--{name}", "127.0.0.1:0"]
     log = open(os.path.join(folder, "log"), "w")
     process = subprocess.Popen([os.environ["PORTICO_BINARY"], "serve", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -1,4 +1,5 @@
-//! Generated files, all written by the binary itself: configuration reference and schema, OpenAPI, metrics.
+//! Generated files, written by the binary itself: configuration reference and schema, OpenAPI, metrics;
+//! and the check of the gRPC contracts.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +18,8 @@ const GENERATED: &[(&str, &[&str])] = &[
 
 /// Writes the files, or fails with the list of stale ones.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
+    // Clients and servers of the gRPC contracts are generated whenever they are built (`crates/proto`).
+    crate::proto::check(root)?;
     let mut stale = Vec::new();
     for (file, arguments) in GENERATED {
         let output = printer().args(*arguments).current_dir(root).output()?;

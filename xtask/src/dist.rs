@@ -74,6 +74,10 @@ impl Running {
                 any,
                 "--admin-listen",
                 any,
+                "--grpc-listen",
+                any,
+                "--internal-listen",
+                any,
             ])
             .args(["--no-demo", "--ready-json"])
             .env("PORTICO__TELEMETRY__LOG__TARGET", "file")

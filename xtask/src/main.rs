@@ -9,6 +9,7 @@ mod bench;
 mod codegen;
 mod dist;
 mod licences;
+mod proto;
 mod tidy;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   tidy                 check the rules of the house
   codegen [--check]    write generated files anew, or fail when they are stale
+  proto release        take the gRPC contracts as those of the last release
   licences             check the licences of all dependencies
   dist                 build the small release binary
   bench <name|all>     run a benchmark of bench/ beside its peers";
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root()),
         ["codegen"] => codegen::run(&root(), false),
         ["codegen", "--check"] => codegen::run(&root(), true),
+        ["proto", "release"] => proto::release(&root()),
         ["licences"] => licences::run(&root()),
         ["dist"] => dist::run(&root()),
         ["bench", name, rest @ ..] => bench::run(&root(), name, rest),

@@ -1,7 +1,7 @@
 //! Open-loop load: each request is due at a fixed time, and its latency counts from there, so that a
 //! stalled server is charged for every request that it kept from being sent (coordinated omission).
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-/// An answer that takes longer is an error.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::link::Link;
 
 /// Requests at a fixed rate, spread over connections; each connection has a thread and a schedule.
 pub(crate) struct Plan {
@@ -156,116 +155,12 @@ impl Seen {
     }
 }
 
-/// One connection and what was read from it.
-struct Link {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    filled: usize,
-}
-
-impl Link {
-    fn new(stream: TcpStream) -> Self {
-        // Without them the measurement would be of Nagle's algorithm, or would never end.
-        let _plain = stream.set_nodelay(true);
-        let _waits = stream.set_read_timeout(Some(PATIENCE));
-        Self {
-            stream,
-            buffer: vec![0; 64 * 1024],
-            filled: 0,
-        }
-    }
-
-    /// Reads one answer with a length and gives its status; the body is dropped.
-    fn answer(&mut self) -> Result<u16> {
-        self.filled = 0;
-        let (status, mut left) = loop {
-            self.fill()?;
-            if let Some(head) = head(&self.buffer[..self.filled])? {
-                let early = self.filled - head.end;
-                break (
-                    head.status,
-                    head.length
-                        .checked_sub(early)
-                        .context("too long an answer")?,
-                );
-            }
-        };
-        while left > 0 {
-            self.filled = 0;
-            self.fill()?;
-            left = left
-                .checked_sub(self.filled)
-                .context("too long an answer")?;
-        }
-        Ok(status)
-    }
-
-    fn fill(&mut self) -> Result<()> {
-        loop {
-            match self.stream.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => bail!("the connection ended in the middle"),
-                Ok(n) => {
-                    self.filled += n;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    /// Where the body begins.
-    end: usize,
-    length: usize,
-}
-
-/// The head of an answer, once it is whole.
-fn head(bytes: &[u8]) -> Result<Option<Head>> {
-    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let text = std::str::from_utf8(&bytes[..end])?;
-    let mut lines = text.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .context("no status line")?
-        .parse()?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(Ok(0), |(_, value)| value.trim().parse())?;
-    Ok(Some(Head {
-        status,
-        end: end + 4,
-        length,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
 
     use super::*;
-
-    #[test]
-    fn heads_are_read() {
-        let text = b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n";
-        let none = Head {
-            status: 204,
-            end: text.len(),
-            length: 0,
-        };
-        assert_eq!(head(text).unwrap(), Some(none));
-        assert_eq!(head(&text[..20]).unwrap(), None);
-        let long = head(b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 12\r\n\r\nabc").unwrap();
-        assert_eq!(long.map(|h| (h.status, h.length)), Some((200, 12)));
-        assert!(head(b"rubbish\r\n\r\n").is_err());
-    }
 
     #[test]
     fn latency_counts_from_the_time_that_a_request_was_due() {

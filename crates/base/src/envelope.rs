@@ -75,6 +75,11 @@ impl MasterKeys {
         &self.current
     }
 
+    /// Ids of all keys, sorted.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
     /// Encrypts `plaintext` for `place`, as text.
     #[must_use]
     pub fn seal(&self, place: Place<'_>, plaintext: &[u8], random: &dyn Random) -> String {
@@ -129,10 +134,10 @@ impl MasterKeys {
     ///
     /// # Errors
     /// When there is no master key with that id.
-    pub fn derive(&self, kid: &str, info: &str) -> Result<Secret<[u8; 32]>, OpenError> {
+    pub fn derive(&self, kid: &str, info: impl AsRef<[u8]>) -> Result<Secret<[u8; 32]>, OpenError> {
         let master = self.keys.get(kid).ok_or(OpenError)?;
         let mut out = [0; 32];
-        derive(master, info, &mut out);
+        derive(master, info.as_ref(), &mut out);
         Ok(Secret::new(out))
     }
 
@@ -141,7 +146,7 @@ impl MasterKeys {
     pub fn check_value(&self) -> String {
         let info = "portico/key-check/1";
         let mut out = [0; 16];
-        derive(&self.keys[&self.current], info, &mut out);
+        derive(&self.keys[&self.current], info.as_bytes(), &mut out);
         format!("{}:{}", self.current, URL_SAFE_NO_PAD.encode(out))
     }
 }
@@ -161,17 +166,17 @@ fn info(place: Place<'_>) -> String {
     )
 }
 
-fn derive(master: &Secret<[u8; 32]>, info: &str, out: &mut [u8]) {
+fn derive(master: &Secret<[u8; 32]>, info: &[u8], out: &mut [u8]) {
     hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
         .extract(master.expose())
-        .expand(&[info.as_bytes()], Len(out.len()))
+        .expand(&[info], Len(out.len()))
         .and_then(|okm| okm.fill(out))
         .expect("HKDF expands to at most 255 hashes, and 32 bytes are one");
 }
 
 fn record_key(master: &Secret<[u8; 32]>, info: &str) -> LessSafeKey {
     let mut key = [0; 32];
-    derive(master, info, &mut key);
+    derive(master, info.as_bytes(), &mut key);
     let unbound = UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes are an AES-256 key");
     key.zeroize();
     LessSafeKey::new(unbound)

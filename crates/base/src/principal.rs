@@ -138,6 +138,10 @@ pub struct Principal {
     pub aal: u8,
     /// Unix seconds until which its last authentication counts as fresh (`identity.fresh_s`).
     pub fresh_until_s: i64,
+    /// The service that it is or acts for: of an instance, of a key made for a service (GW-100).
+    pub service: Option<Arc<str>>,
+    /// The user who owns an API key: whose things it reaches.
+    pub owner: Option<Uuid>,
 }
 
 impl Principal {
@@ -156,6 +160,17 @@ impl Principal {
             session: None,
             aal: 0,
             fresh_until_s: 0,
+            service: None,
+            owner: None,
+        }
+    }
+
+    /// The user whose own things it reaches: itself, or the owner of an API key.
+    #[must_use]
+    pub const fn user(&self) -> Option<Uuid> {
+        match self.kind {
+            PrincipalKind::User => self.id,
+            _ => self.owner,
         }
     }
 
@@ -359,9 +374,15 @@ mod tests {
             ..Principal::new(PrincipalKind::User, "u1", id::TENANT_DEFAULT)
         };
         let at = |who: &Principal, access: &Access| authorise(who, access, 1_000);
-        assert_eq!(at(&user(1, 2_000), &wanted.clone().aal2()), Err(Refusal::StepUp));
+        assert_eq!(
+            at(&user(1, 2_000), &wanted.clone().aal2()),
+            Err(Refusal::StepUp)
+        );
         assert_eq!(at(&user(2, 0), &wanted.clone().aal2()), Ok(()));
-        assert_eq!(at(&user(2, 1_000), &wanted.clone().aal2_fresh()), Err(Refusal::StepUp));
+        assert_eq!(
+            at(&user(2, 1_000), &wanted.clone().aal2_fresh()),
+            Err(Refusal::StepUp)
+        );
         assert_eq!(at(&user(2, 1_001), &wanted.clone().aal2_fresh()), Ok(()));
         assert_eq!(
             at(&Principal::anonymous(), &wanted.clone().aal2()),

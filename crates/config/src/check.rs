@@ -131,6 +131,8 @@ impl Check<'_> {
                 => format!("a process needs a role; allowed: {}", Role::WORDS.join(", "));
             warn "node.roles" if !all && !config.scaled()
                 => "with SQLite no other process can take the roles that are left out; use PostgreSQL";
+            fault "node.dev" if node.dev && server.domain.is_some()
+                => "development mode writes login codes into the log, so it is not for a node with `server.domain`";
             fault "server.public_url" if beyond_origin
                 => "the URL has a path, a query or a fragment; allowed: scheme, host and port";
             fault "server.proxy_protocol" if server.proxy_protocol && networks.is_empty()
@@ -209,6 +211,8 @@ impl Check<'_> {
                 => reached("needs a token", "`telemetry.metrics.token_file`");
             fault "listen.consul" if !listen.consul.is_private() && anonymous != Some("off")
                 => reached("must not take anonymous clients", "\"registry.anonymous\" = \"off\" in [settings]");
+            fault "listen.grpc" if !listen.grpc.is_private()
+                => reached("carries credentials in the clear", "a proxy with TLS in front of it");
             fault "listen.internal" if !listen.internal.is_private() && !mutual
                 => reached("needs mutual TLS", "`tls.internal`");
         }

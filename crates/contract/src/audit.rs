@@ -39,6 +39,8 @@ pub struct Record {
     pub code: Option<&'static str>,
     /// Reason given by the person.
     pub reason: Option<String>,
+    /// What many changes of one order have in common.
+    pub batch_id: Option<Uuid>,
 }
 
 /// One changed path.
@@ -70,6 +72,7 @@ impl Record {
             outcome: Outcome::Done,
             code: None,
             reason: None,
+            batch_id: None,
         }
     }
 

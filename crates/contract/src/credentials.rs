@@ -1,8 +1,10 @@
 //! Credentials: from a presented token to a principal, without any database read.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
+use ipnet::IpNet;
 use portico_base::Principal;
 
 /// Knows one family of tokens, told by their prefix (`prt_`, `pis_`, `pop_`, `ptk_`).
@@ -19,6 +21,42 @@ pub trait CredentialSource: Send + Sync {
     /// memory holds; afterwards asking again is worth it. Nothing means: what is not in memory is not.
     fn load<'a>(&'a self, _token: &'a str) -> Option<BoxFuture<'a, ()>> {
         None
+    }
+
+    /// What a credential that [`CredentialSource::find`] just answered is limited to besides its
+    /// permissions; asked for each request, so answered from memory. Nothing means: no further limits.
+    fn bounds(&self, _principal: &Principal) -> Option<Arc<Bounds>> {
+        None
+    }
+
+    /// A request was let in with a credential that [`CredentialSource::find`] just answered. Asked for each
+    /// request, so it must be quick.
+    fn used(&self, _principal: &Principal, _address: Option<IpAddr>) {}
+}
+
+/// Limits of one credential, kept by whoever takes it (ID-130).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bounds {
+    /// Services that it may be used at; empty for all.
+    pub services: Vec<String>,
+    /// Networks that it may come from; empty for all.
+    pub networks: Vec<IpNet>,
+    /// Requests a second; absent for the limits that hold for everybody.
+    pub per_s: Option<f64>,
+}
+
+impl Bounds {
+    /// May it be used at a service? The empty name stands for none in particular.
+    #[must_use]
+    pub fn reaches(&self, service: &str) -> bool {
+        self.services.is_empty() || self.services.iter().any(|own| own == service)
+    }
+
+    /// May it be used from an address? One that is not known is none of its networks.
+    #[must_use]
+    pub fn admits(&self, address: Option<IpAddr>) -> bool {
+        self.networks.is_empty()
+            || address.is_some_and(|ip| self.networks.iter().any(|net| net.contains(&ip)))
     }
 }
 
@@ -85,6 +123,20 @@ mod tests {
         fn find(&self, _token: &str) -> Option<Arc<Principal>> {
             Some(Arc::new(Principal::anonymous()))
         }
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let none = Bounds::default();
+        assert!(none.reaches("notes") && none.admits(None));
+        let some = Bounds {
+            services: vec!["notes".to_owned()],
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            per_s: None,
+        };
+        assert!(some.reaches("notes") && !some.reaches("music"));
+        assert!(some.admits(Some([10, 1, 1, 1].into())));
+        assert!(!some.admits(Some([11, 1, 1, 1].into())) && !some.admits(None));
     }
 
     #[test]

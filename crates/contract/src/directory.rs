@@ -67,6 +67,8 @@ pub struct Service {
     pub default_access: DefaultAccess,
     /// The service gets the caller's `Authorization` (asked for and allowed).
     pub forward_credentials: bool,
+    /// The service gets `X-Portico-Identity`, a statement about the caller signed by the installation.
+    pub identity_statement: bool,
     /// Declared endpoints of all versions.
     pub endpoints: Arc<[Endpoint]>,
     /// Where its OpenAPI document can be fetched, below an instance.

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use portico_base::Principal;
 use uuid::Uuid;
+
+use crate::streams::StreamOwner;
 
 /// What a verifier found in a token.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,12 +106,61 @@ pub trait TokenVerifier: Send + Sync {
 
     /// A token named a key that is not known: the keys may have changed.
     fn key_missed(&self) {}
+
+    /// Why [`TokenVerifier::check`] said that the session has ended, in a word (`kicked`, `logout`, …), for
+    /// the member `reason` of the answer (ID-123).
+    fn reason(&self, _token: &Verified) -> Option<Arc<str>> {
+        None
+    }
+
+    /// True when revocations could not be read for too long to let a caller through to a route (ID-112). Asked
+    /// after a good check, for each request; `sensitive` for routes that need a second factor or a permission
+    /// of `identity:*` or `settings:*`. The answer is then [`Denied::REVOCATIONS_STALE`] with 503.
+    fn refuses_stale(&self, _sensitive: bool) -> bool {
+        false
+    }
+}
+
+/// Told whose credentials have just been revoked.
+pub type RevocationListener = Arc<dyn Fn(&StreamOwner) + Send + Sync>;
+
+/// Tells whose credentials were revoked, here or on another replica. Provided by identity; the gateway
+/// subscribes while it is built and closes the open streams.
+pub trait Revocations: Send + Sync {
+    /// Calls `listener` for every revocation from now on, once the verifier refuses the credential itself and
+    /// a moment later, within a second of the commit: whoever revokes his own session still gets the answer.
+    /// It must not block. What was revoked while the process was down is not told: it has no streams.
+    fn subscribe(&self, listener: RevocationListener);
 }
 
 /// Signs the 60-second statements `X-Portico-Identity` about a caller (ID-170), remembered for 30 s.
 pub trait IdentityStatements: Send + Sync {
     /// A JWT (`typ: pi+jwt`) for the service named as its audience.
     fn statement(&self, principal: &Principal, service: &str, now_s: i64) -> Option<Arc<str>>;
+
+    /// The `iss` of statements and tokens.
+    fn issuer(&self) -> Option<Arc<str>> {
+        None
+    }
+}
+
+/// The `iss` of our tokens, for whoever is built before those who sign: provided empty by the registry, which
+/// tells it to instances, and filled once everybody is built.
+#[derive(Debug, Default)]
+pub struct IssuerCell(OnceLock<Arc<str>>);
+
+impl IssuerCell {
+    /// Fills it; the first word holds.
+    pub fn set(&self, issuer: Arc<str>) {
+        // A second one would be the same: an issuer is fixed while a process runs.
+        let _same = self.0.set(issuer);
+    }
+
+    /// The issuer, once it is known.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        self.0.get().map(|issuer| &**issuer)
+    }
 }
 
 #[cfg(test)]

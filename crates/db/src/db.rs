@@ -126,8 +126,7 @@ impl Inner {
         (!sql.is_empty()).then_some(sql)
     }
 
-    /// A statement was not answered: the network may swallow packets, so that connections which come
-    /// back are tried with a time limit before others get them.
+    /// A statement was not answered: connections that come back are tried before others get them.
     pub(crate) fn suspect_network(&self) {
         let until = self.clock.unix_ms() + SUSPICION_MS;
         self.suspect_until_ms.store(until, Ordering::Relaxed);
@@ -282,8 +281,8 @@ impl Db {
         self.inner().wakers.add(topic, Hears::Own, Arc::new(wake))
     }
 
-    /// Calls `wake(topic, seq)` after each commit of this process, and for each [`Db::wake`].
-    pub(crate) fn on_news(
+    /// Calls `wake(topic, seq)` after each commit of this process, and for each [`Db::wake`]; it must not block.
+    pub fn on_news(
         &self,
         topic: Option<&str>,
         wake: impl Fn(&str, u64) + Send + Sync + 'static,
@@ -302,6 +301,12 @@ impl Db {
     /// When the database cannot be reached.
     pub async fn time(&self) -> Result<Timestamp, DbError> {
         crate::time::now(self.reader(), self.clock()).await
+    }
+
+    /// The moment `ahead` from now by the database's own time, inside a statement.
+    #[must_use]
+    pub fn ahead_expr(&self, ahead: Duration) -> sea_orm::sea_query::Expr {
+        crate::time::ahead_expr(self.inner().sea_backend(), self.clock(), ahead)
     }
 
     /// Asks the database for nothing, to see whether it answers.

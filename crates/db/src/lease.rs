@@ -27,8 +27,7 @@ pub struct LeaseTiming {
     pub ttl: Duration,
     /// It is renewed so long after its last renewal.
     pub renew: Duration,
-    /// Without a renewal for so long the holder stops its work; shorter than `ttl`, so that nobody else
-    /// has begun by then.
+    /// Without a renewal for so long the holder stops; shorter than `ttl`, so that nobody else has begun.
     pub stop: Duration,
 }
 

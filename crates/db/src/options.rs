@@ -50,8 +50,7 @@ pub enum TlsMode {
 /// Encryption of the connection to PostgreSQL.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// How much is asked for. Without a value: [`TlsMode::VerifyFull`] once `ca_file` is given,
-    /// else what the URL says.
+    /// How much is asked for; by default [`TlsMode::VerifyFull`] with `ca_file`, else what the URL says.
     pub mode: Option<TlsMode>,
     /// PEM file of the authority that signs the server's certificate.
     pub ca_file: Option<PathBuf>,

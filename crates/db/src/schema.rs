@@ -133,8 +133,7 @@ pub fn index<const N: usize>(
     index.take()
 }
 
-/// A reference to another table of the same service, for `.foreign_key(&mut references(..))`; rows go
-/// with the row that they refer to.
+/// A reference to another table, for `.foreign_key(&mut references(..))`; rows go with what they refer to.
 #[must_use]
 pub fn references(
     table: &'static str,

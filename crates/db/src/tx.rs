@@ -104,8 +104,7 @@ impl WriteTx {
         Ok(())
     }
 
-    /// Names the trace that events published from now on belong to; without it, that of the request
-    /// which is worked on.
+    /// Names the trace that events from now on belong to; without it, that of the present request.
     pub fn set_trace(&self, trace: Option<&str>) {
         self.pending.lock().trace = trace.map(str::to_owned);
     }

@@ -24,8 +24,7 @@ struct Entry {
     wake: Arc<Wake>,
 }
 
-/// Which commits a waker hears of. Who tells other replicas must hear of its own process only, or the
-/// news would go in circles.
+/// Which commits a waker hears of: who tells other replicas hears its own process's only, or news would circle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hears {
     /// Of commits of this process.

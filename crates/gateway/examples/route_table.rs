@@ -95,6 +95,7 @@ fn service(number: usize, state: InstanceState) -> Arc<Service> {
         disabled_for: Arc::default(),
         default_access: DefaultAccess::Public,
         forward_credentials: false,
+        identity_statement: false,
         endpoints: (0..ENDPOINTS).map(endpoint).collect(),
         openapi_url: None,
         instances: instances.collect(),

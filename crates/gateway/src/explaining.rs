@@ -180,7 +180,10 @@ pub(crate) fn builtin(
             told.stop("access", 403, "identity.permission_denied", why);
         }
         Err(portico_base::Refusal::StepUp) => {
-            let why = format!("a stronger authentication is missing: {}", describe(&route.access));
+            let why = format!(
+                "a stronger authentication is missing: {}",
+                describe(&route.access)
+            );
             told.stop("access", 401, "identity.step_up_required", why);
         }
     }

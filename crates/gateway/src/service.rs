@@ -7,10 +7,10 @@ use axum::Router;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use portico_config::{Config, TlsVersion};
 use portico_contract::address::AddressGuard;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
+use portico_contract::permissions::PermissionDeclaration;
 use portico_contract::settings::{Declaration, Settings};
 use portico_contract::streams::StreamCloser;
 use portico_db::Migrations;
@@ -23,20 +23,18 @@ use utoipa::openapi::OpenApi;
 use crate::apidocs::{self, ApiDocs};
 use crate::cache::Cache;
 use crate::caching::{self, Warmth};
+use crate::entering;
 use crate::http::{self as api, Api};
-use crate::identify::jwt::{Expected, JwtVerifier};
-use crate::identify::source::{self, KeySource};
-use crate::identify::{KeySet, TokenVerifier};
+use crate::listening;
 use crate::objects::{Book, Ops};
-use crate::operating::{Crew, Operating};
+use crate::operating::Operating;
 use crate::pipeline::errand::Errands;
 use crate::pipeline::settings::{ACCESS_LOG, DECLARATIONS};
-use crate::pipeline::{BreakerListener, Builtins, Door as WorkerDoor, Families, Gate, Parts};
+use crate::pipeline::{BreakerListener, Builtins, Entrance, Families, Gate, Parts};
 use crate::purges::Purges;
 use crate::release::{self, Serving};
 use crate::route::build::Names;
-use crate::serve::{CertFiles, CertSource, CertStore, Options, ServeLimits, Server};
-use crate::surface::{Door, DoorControl};
+use crate::surface::DoorControl;
 
 /// The service.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +56,10 @@ impl Service for Gateway {
 
     fn settings(&self) -> &'static [Declaration] {
         DECLARATIONS
+    }
+
+    fn permissions(&self) -> &'static [PermissionDeclaration] {
+        crate::permissions::ALL
     }
 
     fn build<'a>(&'a self, cx: &'a mut BuildCx<'_>) -> BoxFuture<'a, Result<Running, StartError>> {
@@ -104,7 +106,6 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     let serving = ops.serving.clone();
     let (releases, mut jobs) = release::build(cx, &ops, &book);
     let mut workers = Vec::new();
-    let verifier = verifier(cx.config, &mut workers)?;
     let cache = caching::build(cx, &mut workers).await;
     let purges = Purges {
         cache: cache.clone(),
@@ -132,7 +133,10 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
     operating.know(cx, &routes);
     let builtins = builtins(cx, &routes);
     let listener = Arc::clone(&operating.listener);
-    let gate = gate(cx, &book, builtins, verifier, cache.clone(), listener)?;
+    let house = operating.builtins.get().cloned().unwrap_or_default();
+    let entrance = entering::entrance(cx, &house, &mut workers)?;
+    entering::close_revoked(cx, &control);
+    let gate = gate(cx, &book, builtins, entrance, cache.clone(), listener)?;
     follow_proxies(cx, &gate);
     purges.know(&gate);
     serving.attach(&gate);
@@ -153,10 +157,11 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         rebuilding.run(cx.spawner.stopping().clone()),
     );
     let errands = Errands::default();
-    let surfaces: Vec<Box<dyn Surface>> = match door(cx, &gate, control, &errands, &crew)? {
-        Some(door) => vec![Box::new(door)],
-        None => Vec::new(),
-    };
+    let surfaces: Vec<Box<dyn Surface>> =
+        match listening::door(cx, &gate, control, &errands, &crew)? {
+            Some(door) => vec![Box::new(door)],
+            None => Vec::new(),
+        };
     let warmth = (!surfaces.is_empty()).then(|| Warmth::new(cx, &gate, errands));
     jobs.extend(caching::jobs(&cache, cx.clock, warmth.as_ref()));
     workers.extend(warmth.map(|warmth| warmth.worker(&purges.purged)));
@@ -232,43 +237,11 @@ fn health(health: Arc<std::sync::OnceLock<Health>>) -> Router {
     Router::new().route("/healthz", get(answer))
 }
 
-/// Verifies tokens of a foreign issuer, when one is configured (`auth`).
-fn verifier(
-    config: &Config,
-    workers: &mut Vec<Worker>,
-) -> Result<Option<Arc<dyn TokenVerifier>>, StartError> {
-    let auth = &config.auth;
-    let source = match (&auth.jwks_file, &auth.jwks_url) {
-        (Some(file), _) => KeySource::File(file.clone()),
-        (None, Some(url)) => KeySource::Url(url.url().clone()),
-        (None, None) => return Ok(None),
-    };
-    let expected = Expected {
-        issuer: auth.issuer.clone(),
-        audience: auth.audience.clone(),
-        tenant_claim: auth.tenant_claim.clone(),
-        roles_claim: auth.roles_claim.clone(),
-    };
-    let keys = match &source {
-        KeySource::File(file) => source::read_file(file).map_err(|error| {
-            let text = portico_web::problem::chain(&error);
-            StartError::new(exit::USAGE, format!("auth.jwks_file: {text}")).because(error)
-        })?,
-        KeySource::Url(_) => KeySet::default(),
-    };
-    let verifier = Arc::new(JwtVerifier::new(expected, keys));
-    let following = Arc::clone(&verifier);
-    workers.push(Worker::new("gateway-keys", move |stop| {
-        source::follow(source, following, stop)
-    }));
-    Ok(Some(verifier))
-}
-
 fn gate(
     cx: &BuildCx<'_>,
     book: &Book,
     builtins: Builtins,
-    verifier: Option<Arc<dyn TokenVerifier>>,
+    entrance: Entrance,
     cache: Cache,
     breakers: BreakerListener,
 ) -> Result<Arc<Gate>, StartError> {
@@ -295,7 +268,7 @@ fn gate(
         settings: cx.settings.clone(),
         objects: book.current(),
         credentials: cx.credentials.clone(),
-        verifier,
+        entrance,
         addresses: cx.require::<dyn AddressGuard>()?,
         limiter: cx.state.limiter().clone(),
         limit_seed: limit_seed(cx),
@@ -314,84 +287,4 @@ fn limit_seed(cx: &BuildCx<'_>) -> u64 {
     let hash = portico_base::secret::token_hash(&format!("limits|{}", cx.keys.check_value()));
     hash.first_chunk()
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn door(
-    cx: &BuildCx<'_>,
-    gate: &Arc<Gate>,
-    control: DoorControl,
-    errands: &Errands,
-    crew: &Crew,
-) -> Result<Option<Door>, StartError> {
-    let config = cx.config;
-    let http = config.listen.http.addr();
-    let https = match (config.listen.https.addr(), certificates(config)?) {
-        (Some(address), Some(store)) => {
-            let watched = Arc::clone(&store);
-            // Set once: there is one store.
-            let _ = crew.certificates.set(Arc::clone(&store));
-            let stop = cx.spawner.stopping().clone();
-            cx.spawner.spawn("gateway-certificates", async move {
-                stop.run_until_cancelled(watched.watch()).await;
-            });
-            Some((address, store))
-        }
-        _ => None,
-    };
-    if http.is_none() && https.is_none() {
-        return Ok(None);
-    }
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let options = Options {
-        workers: config.node.workers.unwrap_or(cores),
-        limits: ServeLimits {
-            connections: config.server.max_connections as usize,
-            ..ServeLimits::default()
-        },
-        shared: cx.spawner.runtime().clone(),
-    };
-    let (gate, workers) = (Arc::clone(gate), options.workers);
-    let (errands, crew) = (errands.clone(), crew.clone());
-    let runtimes = cx.telemetry.runtimes.clone();
-    Ok(Some(Door {
-        http,
-        https,
-        workers,
-        start: Box::new(move |bound| {
-            let (gate, runtimes) = (Arc::clone(&gate), runtimes.clone());
-            let (errands, crew) = (errands.clone(), crew.clone());
-            errands.opened(&bound);
-            Server::start(&options, bound, move |worker| {
-                runtimes.watch("gateway", &tokio::runtime::Handle::current());
-                let door = WorkerDoor::new(&gate, worker);
-                crew.welcome(worker, &door);
-                door.serve_errands(&errands);
-                door
-            })
-        }),
-        control,
-    }))
-}
-
-fn certificates(config: &Config) -> Result<Option<Arc<CertStore>>, StartError> {
-    let tls = &config.tls;
-    let files = match (&tls.cert_file, &tls.key_file) {
-        (Some(certificate), Some(key)) => vec![CertFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            names: Vec::new(),
-        }],
-        _ => Vec::new(),
-    };
-    if files.is_empty() && tls.cert_dir.is_none() {
-        return Ok(None);
-    }
-    let source = CertSource {
-        files,
-        folder: tls.cert_dir.clone(),
-        only_tls13: tls.min_version == TlsVersion::V1_3,
-    };
-    CertStore::open(source)
-        .map(Some)
-        .map_err(|error| StartError::new(exit::USAGE, format!("[tls]: {error}")).because(error))
 }

@@ -1,4 +1,4 @@
-//! The public listeners as a surface of the host: plain and TLS, served by the same workers.
+//! The door's listeners as a surface of the host: plain and TLS, served by the same workers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,17 +9,15 @@ use futures_util::future::BoxFuture;
 use portico_contract::streams::{StreamCloser, StreamOwner};
 use portico_host::{Drained, Open, Spawner, Surface};
 
-use crate::serve::{Bound, CertStore, Control, Listener, Server, bind};
+use crate::serve::{Bound, Control, Listener, Server, bind};
 
 /// Starts the workers on bound listeners.
 pub(crate) type StartWorkers = Box<dyn FnMut(Vec<Bound>) -> io::Result<Server> + Send>;
 
 /// The door's listeners.
 pub(crate) struct Door {
-    /// Plain HTTP; absent when off.
-    pub(crate) http: Option<SocketAddr>,
-    /// HTTP over TLS; absent when off.
-    pub(crate) https: Option<(SocketAddr, Arc<CertStore>)>,
+    /// At least one; the first names the surface.
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) workers: usize,
     pub(crate) start: StartWorkers,
     /// Where the control goes once the workers run.
@@ -66,34 +64,37 @@ impl StreamCloser for DoorControl {
 
 impl Surface for Door {
     fn name(&self) -> &'static str {
-        if self.http.is_some() { "http" } else { "https" }
+        self.listeners.first().map_or("http", |first| first.name)
     }
 
     fn scheme(&self) -> &'static str {
-        self.name()
+        self.listeners.first().map_or("http", scheme)
     }
 
     fn address(&self) -> SocketAddr {
-        self.http
-            .or(self.https.as_ref().map(|(address, _)| *address))
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.listeners.first().map_or_else(
+            || SocketAddr::from(([127, 0, 0, 1], 0)),
+            |first| first.address,
+        )
     }
 
     fn bind(&mut self, address: SocketAddr) -> io::Result<Box<dyn Open>> {
         let mut bound = Vec::new();
-        if self.http.is_some() {
-            bound.push(bind(&Listener::plain("http", address), self.workers)?);
-        }
-        if let Some((tls_address, certificates)) = &self.https {
-            let listener = Listener {
-                tls: Some(Arc::clone(certificates)),
-                ..Listener::plain("https", *tls_address)
+        for (at, listener) in self.listeners.iter().enumerate() {
+            let listener = match at {
+                0 => Listener {
+                    address,
+                    ..listener.clone()
+                },
+                _ => listener.clone(),
             };
             bound.push(bind(&listener, self.workers)?);
         }
-        let addresses: Vec<(&'static str, SocketAddr)> = bound
+        let schemes = self.listeners.iter().map(scheme);
+        let addresses: Vec<Place> = bound
             .iter()
-            .map(|bound| (bound.name, bound.address))
+            .zip(schemes)
+            .map(|(bound, scheme)| (bound.name, scheme, bound.address))
             .collect();
         let server = (self.start)(bound)?;
         // Bound once: a second call only follows a failed one.
@@ -104,22 +105,29 @@ impl Surface for Door {
 
 struct OpenDoor {
     server: Server,
-    addresses: Vec<(&'static str, SocketAddr)>,
+    addresses: Vec<Place>,
+}
+
+/// Name, scheme and address of a bound listener.
+type Place = (&'static str, &'static str, SocketAddr);
+
+fn scheme(listener: &Listener) -> &'static str {
+    if listener.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    }
 }
 
 impl Open for OpenDoor {
     fn local_address(&self) -> SocketAddr {
         self.addresses
             .first()
-            .map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)), |(_, a)| *a)
+            .map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)), |(_, _, a)| *a)
     }
 
     fn others(&self) -> Vec<(&'static str, &'static str, SocketAddr)> {
-        self.addresses
-            .iter()
-            .skip(1)
-            .map(|(name, address)| (*name, *name, *address))
-            .collect()
+        self.addresses.iter().skip(1).copied().collect()
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {

@@ -142,7 +142,11 @@ async fn share_limits(replicas: &Replicas, limiter: &Limiter, count: &Gauge) {
 /// mode ends the leases of a process that was killed, which nobody else can hold.
 async fn room_for_another(db: &Db) -> Result<(), StartError> {
     if db.backend() == Backend::Sqlite {
-        return db.leases().end_all().await.map_err(|error| {
+        let ended = async {
+            db.leases().end_all().await?;
+            portico_jobs::end_all_job_leases(db).await
+        };
+        return ended.await.map_err(|error| {
             StartError::new(
                 exit::DEPENDENCY,
                 "the leases of the last process could not be ended",

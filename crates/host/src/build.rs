@@ -11,6 +11,7 @@ use portico_contract::credentials::Credentials;
 use portico_contract::settings::{Declaration, Settings};
 use portico_db::{Db, DbError, DbOptions, Migrations, Pooler, Tls, TlsMode};
 use portico_jobs::JobSet;
+use portico_rpc::RpcRoutes;
 use portico_state::{Deps, RedisOptions, State};
 use tokio::sync::watch;
 
@@ -21,9 +22,9 @@ use crate::error::{StartError, exit};
 use crate::health::{Check, CheckResult, Health};
 use crate::operator::OperatorToken;
 use crate::own::OwnAddresses;
-use crate::process::{Composition, Options};
+use crate::process::{Composition, Entry, Options};
 use crate::provided::Provided;
-use crate::service::{BuildCx, BuiltService, NodeInfo, Worker};
+use crate::service::{BuildCx, BuiltService, NodeInfo, Service, Worker};
 use crate::settings_file::FileSettings;
 use crate::skew::ClockWatch;
 use crate::spawn::Spawner;
@@ -65,12 +66,8 @@ impl Ground {
         let keys = Arc::new(master_keys(config, &*options.random)?);
         let db = connect(config, &options.clock).await?;
         warn_if_plain(&db, config).await;
-        let sets: Vec<(&str, Migrations)> = composition
-            .entries
-            .iter()
-            .map(|entry| (entry.service.name(), entry.service.migrations()))
-            .collect();
-        db.migrate(&sets)
+        let services = composition.entries.iter().map(|entry| &*entry.service);
+        db.migrate(&migrations(services))
             .await
             .map_err(|error| migration_error(&error))?;
         check_key(&db, &keys).await?;
@@ -132,21 +129,15 @@ pub(crate) async fn all(
     let mut provided = Provided::default();
     let mut credentials = Credentials::default();
     credentials.add(Arc::new(OperatorToken::new(Arc::clone(&ground.operator))));
-    let names: Vec<&'static str> = composition
-        .entries
-        .iter()
-        .map(|e| e.service.name())
-        .collect();
-    let running_here: Vec<&'static str> = composition
-        .entries
-        .iter()
-        .filter(|e| e.active)
-        .map(|e| e.service.name())
-        .collect();
+    let entries = &composition.entries;
+    let names: Vec<_> = entries.iter().map(|e| e.service.name()).collect();
+    let here = entries.iter().filter(|e| e.active);
+    let running_here: Vec<_> = here.map(|e| e.service.name()).collect();
+    let declared = |e: &Entry| (e.service.name(), e.service.permissions());
+    let permissions: Vec<_> = entries.iter().map(declared).collect();
     let mut built: Vec<BuiltService> = Vec::new();
     let reloads = ground.reloads.subscribe();
-    let gateway = composition
-        .entries
+    let gateway = entries
         .iter()
         .any(|e| e.active && e.service.serves_without_database());
     let mut all = All {
@@ -158,7 +149,8 @@ pub(crate) async fn all(
         ..All::default()
     };
     all.checks.extend(redis_check(&ground.state));
-    for entry in &composition.entries {
+    let mut rpc = RpcRoutes::new();
+    for entry in entries {
         let mut cx = BuildCx {
             config,
             reloads: &reloads,
@@ -181,6 +173,7 @@ pub(crate) async fn all(
             credentials: &mut credentials,
             names: &names,
             running: &running_here,
+            permissions: &permissions,
         };
         let running = entry.service.build(&mut cx).await?;
         let name = entry.service.name();
@@ -191,6 +184,7 @@ pub(crate) async fn all(
                 root: running.root,
             });
             all.surfaces.extend(running.surfaces);
+            rpc.extend(running.rpc);
             all.workers.extend(running.workers);
             all.jobs.extend(running.jobs);
         } else {
@@ -203,7 +197,19 @@ pub(crate) async fn all(
         all.checks.extend(running.checks);
     }
     all.services = built;
+    let who = (&provided, &credentials);
+    let surface = crate::rpc::surface(rpc, ground, telemetry, who, health, spawner.runtime());
+    all.surfaces.extend(surface.await?);
     Ok(all)
+}
+
+/// The steps of all services, and of the spine crates with tables of their own.
+pub fn migrations<'a>(
+    services: impl Iterator<Item = &'a dyn Service>,
+) -> Vec<(&'static str, Migrations)> {
+    std::iter::once(("jobs", portico_jobs::migrations()))
+        .chain(services.map(|service| (service.name(), service.migrations())))
+        .collect()
 }
 
 /// Database options from the configuration.

@@ -2,8 +2,8 @@
 
 use portico_db::Db;
 use portico_db::metrics::{Observed, Op};
-use portico_jobs::Runner;
-use portico_telemetry::metrics::{CounterFamily, GaugeFamily, HistogramFamily, Registry};
+use portico_jobs::{Queue, Runner};
+use portico_telemetry::metrics::{CounterFamily, GaugeFamily, HistogramFamily, Registry, Samples};
 
 static POOL: GaugeFamily = GaugeFamily::new(
     "portico_db_pool_connections",
@@ -37,9 +37,27 @@ static WAL: GaugeFamily = GaugeFamily::new(
 );
 static RUNS: CounterFamily = CounterFamily::new(
     "portico_jobs_runs_total",
-    "Runs of periodic jobs by job and result, in this process.",
+    "Runs of jobs by job and result, in this process.",
     &["kind", "result"],
-    300,
+    500,
+);
+static QUEUED: GaugeFamily = GaugeFamily::new(
+    "portico_jobs_queued",
+    "Durable jobs that wait, due or not, by queue; counted every 15 s.",
+    &["queue"],
+    32,
+);
+static OLDEST: GaugeFamily = GaugeFamily::new(
+    "portico_jobs_oldest_seconds",
+    "How long the oldest durable job is due, by queue.",
+    &["queue"],
+    32,
+);
+static DEAD: CounterFamily = CounterFamily::new(
+    "portico_jobs_dead_total",
+    "Durable jobs that this process gave up.",
+    &[],
+    1,
 );
 static ACQUIRE: HistogramFamily = HistogramFamily::seconds(
     "portico_db_acquire_seconds",
@@ -74,6 +92,7 @@ pub fn declare_metrics(registry: &Registry) {
     registry.declare(&crate::degraded::FAMILIES);
     registry.declare(&crate::skew::FAMILIES);
     registry.declare(&crate::background::FAMILIES);
+    registry.declare(&portico_rpc::FAMILIES);
     registry.declare(&[
         POOL.family(),
         ERRORS.family(),
@@ -84,6 +103,9 @@ pub fn declare_metrics(registry: &Registry) {
         QUERY.family(),
         RUNS.family(),
         RUN.family(),
+        QUEUED.family(),
+        OLDEST.family(),
+        DEAD.family(),
         LEASE.family(),
     ]);
 }
@@ -124,8 +146,29 @@ pub(crate) fn export(registry: &Registry, db: &Db, jobs: &Runner) {
                 samples.counter(&RUNS, &[job.name, result], count as f64);
             }
         }
+        durable(samples, jobs.queue());
         for name in jobs.held_leases() {
             samples.gauge(&LEASE, &[&name], 1.0);
         }
     });
+}
+
+fn durable(samples: &mut Samples, queue: &Queue) {
+    for depth in queue.depths() {
+        samples.gauge(&QUEUED, &[&depth.queue], depth.waiting as f64);
+        samples.gauge(&OLDEST, &[&depth.queue], depth.oldest_s);
+    }
+    let mut dead = 0;
+    for kind in queue.figures() {
+        dead += kind.dead;
+        for (result, count) in [
+            ("done", kind.done),
+            ("retried", kind.retried),
+            ("dead", kind.dead),
+            ("cancelled", kind.cancelled),
+        ] {
+            samples.counter(&RUNS, &[kind.kind, result], count as f64);
+        }
+    }
+    samples.counter(&DEAD, &[], dead as f64);
 }

@@ -19,6 +19,7 @@ mod operator;
 pub mod own;
 pub mod process;
 mod provided;
+mod rpc;
 mod service;
 mod settings_file;
 mod skew;
@@ -26,7 +27,7 @@ pub mod spawn;
 mod surface;
 mod telemetry;
 
-pub use build::{check_settings, db_options, migration_error};
+pub use build::{check_settings, db_options, migration_error, migrations};
 pub use disk::Disk;
 pub use error::{StartError, exit};
 pub use evict::evict_by_events;

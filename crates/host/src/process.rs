@@ -463,8 +463,9 @@ impl Bound {
                     listeners.push((name, surface.scheme(), open.local_address()));
                     for (name, scheme, local) in listeners {
                         self.own.add(local);
-                        let url = Value::from(format!("{scheme}://{}", reachable(local)));
-                        self.urls.insert(name.to_owned(), url);
+                        let url = format!("{scheme}://{}", reachable(local));
+                        self.own.name(name, &url);
+                        self.urls.insert(name.to_owned(), Value::from(url));
                     }
                     return Ok(open);
                 }

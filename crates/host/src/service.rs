@@ -10,9 +10,11 @@ use portico_base::{Clock, Random, Secret};
 use portico_config::Config;
 use portico_contract::audit::Audit;
 use portico_contract::credentials::{CredentialSource, Credentials};
+use portico_contract::permissions::PermissionDeclaration;
 use portico_contract::settings::{Declaration, Settings};
 use portico_db::{Db, Migrations};
 use portico_jobs::JobSet;
+use portico_rpc::RpcRoutes;
 use portico_state::State;
 use portico_web::Built;
 use tokio::sync::watch;
@@ -40,6 +42,11 @@ pub trait Service: Send + Sync + 'static {
         &[]
     }
 
+    /// Permissions that its routes and use-cases ask for (ID-20).
+    fn permissions(&self) -> &'static [PermissionDeclaration] {
+        &[]
+    }
+
     /// True when its requests can be answered while the database is away: then a process that runs it
     /// stays ready (HL-2).
     fn serves_without_database(&self) -> bool {
@@ -60,6 +67,8 @@ pub struct Running {
     pub routes: Option<Built>,
     /// Further root prefixes that it serves (`/docs`), without the prefix removed.
     pub root: Vec<(&'static str, Router)>,
+    /// gRPC services, on the one listener for all of them.
+    pub rpc: RpcRoutes,
     /// Listeners, bound last.
     pub surfaces: Vec<Box<dyn Surface>>,
     /// Long-running work.
@@ -164,6 +173,8 @@ pub struct BuildCx<'a> {
     pub names: &'a [&'static str],
     /// Names of those whose role this process has.
     pub running: &'a [&'static str],
+    /// Permissions that all services of this binary declare, by the service's name.
+    pub permissions: &'a [(&'static str, &'static [PermissionDeclaration])],
 }
 
 impl BuildCx<'_> {

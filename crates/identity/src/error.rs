@@ -2,6 +2,7 @@
 
 use portico_base::{ErrorKind, Fault, FieldFault, Refusal};
 use portico_contract::audit::AuditError;
+use portico_contract::services::SwitchError;
 use portico_db::sea_orm::DbErr;
 use portico_db::{DbError, Transient};
 use serde_json::{Map, Value};
@@ -24,6 +25,13 @@ impl Reason {
             text,
             status: 0,
         }
+    }
+
+    /// The code without the service's name, as figures are told apart by.
+    pub(crate) fn word(self) -> &'static str {
+        self.code
+            .split_once('.')
+            .map_or(self.code, |(_, word)| word)
     }
 
     const fn status(mut self, status: u16) -> Self {
@@ -60,6 +68,11 @@ pub(crate) mod reason {
         Unauthenticated,
         "identity.account_disabled",
         "the account is disabled",
+    );
+    pub(crate) const ACCOUNT_PENDING: Reason = Reason::new(
+        Unauthenticated,
+        "identity.account_pending",
+        "the address of the account is not verified yet",
     );
     pub(crate) const TENANT_SUSPENDED: Reason = Reason::new(
         Unauthenticated,
@@ -122,6 +135,11 @@ pub(crate) mod reason {
         "identity.grant_exceeds_own",
         "nobody grants what they do not hold",
     );
+    pub(crate) const NOT_FOR_KEYS: Reason = Reason::new(
+        Forbidden,
+        "identity.not_for_keys",
+        "this is for people, not for API keys and programs",
+    );
     pub(crate) const OTHER_TENANT: Reason = Reason::new(
         Forbidden,
         "identity.permission_denied",
@@ -138,12 +156,10 @@ pub(crate) mod reason {
         "identity.email_taken",
         "the e-mail address is taken",
     );
-    pub(crate) const PHONE_TAKEN: Reason =
-        Reason::new(Conflict, "identity.phone_taken", "the phone number is taken");
-    pub(crate) const IDENTITY_TAKEN: Reason = Reason::new(
+    pub(crate) const PHONE_TAKEN: Reason = Reason::new(
         Conflict,
-        "identity.identity_taken",
-        "this identity is linked to another account",
+        "identity.phone_taken",
+        "the phone number is taken",
     );
     pub(crate) const SLUG_TAKEN: Reason =
         Reason::new(Conflict, "identity.slug_taken", "the slug is taken");
@@ -159,6 +175,17 @@ pub(crate) mod reason {
         "identity.built_in",
         "what is built in cannot be changed",
     );
+    pub(crate) const ROLE_IN_USE: Reason = Reason::new(
+        Conflict,
+        "identity.role_in_use",
+        "more than 1000 users have the role: take it from them first",
+    );
+    pub(crate) const VERSION_MISMATCH: Reason = Reason::new(
+        Conflict,
+        "system.version_mismatch",
+        "it was changed in between",
+    )
+    .status(412);
     pub(crate) const LAST_ADMIN: Reason = Reason::new(
         Conflict,
         "identity.last_admin",
@@ -179,6 +206,11 @@ pub(crate) mod reason {
         "identity.legal_hold",
         "the account is under legal hold",
     );
+    pub(crate) const OPERATOR_ONLY: Reason = Reason::new(
+        Forbidden,
+        "identity.operator_only",
+        "only the operator of this machine may do this",
+    );
     pub(crate) const ALREADY_SET_UP: Reason = Reason::new(
         Conflict,
         "identity.already_set_up",
@@ -194,10 +226,30 @@ pub(crate) mod reason {
         "identity.key_not_ready",
         "the next key is not published long enough",
     );
+    pub(crate) const RULE_EXISTS: Reason = Reason::new(
+        Conflict,
+        "identity.rule_exists",
+        "there is such a rule for this network already",
+    );
+    pub(crate) const LOCKS_OUT_CALLER: Reason = Reason::new(
+        Conflict,
+        "identity.locks_out_caller",
+        "this would lock out the address that you call from",
+    );
+    pub(crate) const KEY_REUSED: Reason = Reason::new(
+        Conflict,
+        "identity.idempotency_key_reused",
+        "this Idempotency-Key was used for another request",
+    );
     pub(crate) const FACTOR_EXISTS: Reason = Reason::new(
         Conflict,
         "identity.factor_exists",
         "the factor is set up already",
+    );
+    pub(crate) const FACTOR_MISSING: Reason = Reason::new(
+        Conflict,
+        "identity.factor_missing",
+        "no such factor is set up",
     );
 
     pub(crate) const HTTPS_REQUIRED: Reason = Reason::new(
@@ -221,17 +273,22 @@ pub(crate) mod reason {
         "identity.account_locked",
         "too many tries, wait a little",
     );
+    pub(crate) const FACTOR_LOCKED: Reason = Reason::new(
+        TooMany,
+        "identity.factor_locked",
+        "too many wrong codes, wait a little",
+    );
     pub(crate) const SMS_LIMITED: Reason = Reason::new(
         TooMany,
         "identity.sms_limited",
         "too many messages, wait a little",
     );
-    pub(crate) const ADDRESS_BLOCKED: Reason = Reason::new(
-        Forbidden,
-        "identity.address_blocked",
-        "this address is blocked",
-    );
 
+    pub(crate) const REGISTRY_UNAVAILABLE: Reason = Reason::new(
+        Unavailable,
+        "identity.registry_unavailable",
+        "services cannot be switched now",
+    );
     pub(crate) const HASH_BUSY: Reason = Reason::new(
         Unavailable,
         "identity.hash_busy",
@@ -242,20 +299,40 @@ pub(crate) mod reason {
         "identity.sms_unavailable",
         "no message can be sent now",
     );
+    pub(crate) const SMS_REFUSED: Reason = Reason::new(
+        Invalid,
+        "identity.sms_refused",
+        "no message can be delivered to this number now",
+    );
+    pub(crate) const PROVIDER_NOT_SET: Reason = Reason::new(
+        Conflict,
+        "identity.sms_provider_not_set",
+        "the provider is not set up",
+    );
+    pub(crate) const PHONE_MISSING: Reason = Reason::new(
+        Conflict,
+        "identity.phone_missing",
+        "the own account has no verified phone number",
+    );
     pub(crate) const METHOD_OFF: Reason = Reason::new(
         Forbidden,
         "identity.method_off",
         "this way to log in is off",
     );
-    pub(crate) const APPLE_UNAVAILABLE: Reason = Reason::new(
-        Unavailable,
-        "identity.apple_unavailable",
-        "Apple does not answer",
-    );
     pub(crate) const MAIL_OFF: Reason = Reason::new(
         Conflict,
         "identity.mail_off",
         "no mail can be sent: `mail.smtp.*` is not set",
+    );
+    pub(crate) const MAIL_FAILED: Reason = Reason::new(
+        Unavailable,
+        "identity.mail_failed",
+        "the mail server did not take the mail",
+    );
+    pub(crate) const REVOCATIONS_STALE: Reason = Reason::new(
+        Unavailable,
+        "identity.revocations_stale",
+        "revocations were not heard of for too long",
     );
     pub(crate) const GONE: Reason =
         Reason::new(NotFound, "identity.gone", "this is gone").status(410);
@@ -376,6 +453,20 @@ impl Transient for Error {
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
         Self::Refused(reason)
+    }
+}
+
+impl From<SwitchError> for Error {
+    fn from(error: SwitchError) -> Self {
+        match error {
+            SwitchError::Unknown => reason::NOT_FOUND.into(),
+            SwitchError::BuiltIn => reason::BUILT_IN.into(),
+            SwitchError::Refused(refusal) => refusal.into(),
+            SwitchError::Failed(cause) => {
+                tracing::warn!(err = %cause, "a service could not be switched");
+                Self::Later(reason::REGISTRY_UNAVAILABLE, 5)
+            }
+        }
     }
 }
 

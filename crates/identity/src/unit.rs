@@ -1,6 +1,7 @@
 //! A unit of work: one transaction with its audit records, events and revocations.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use chrono::Duration;
 use portico_base::{Context, Timestamp};
@@ -9,8 +10,8 @@ use portico_db::WriteTx;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::hub::Core;
 use crate::error::Result;
+use crate::hub::Core;
 use crate::settings::token::ACCESS_TTL_S;
 use crate::store;
 use crate::store::revocations::{Kind, Revocation};
@@ -24,6 +25,10 @@ pub(crate) struct Unit {
     pub(crate) cx: Context,
     pub(crate) tx: WriteTx,
     now: Timestamp,
+    /// Position of the last revocation of this unit.
+    revoked: AtomicU64,
+    /// The order that the change is a part of.
+    batch: Option<Uuid>,
 }
 
 impl Unit {
@@ -44,7 +49,15 @@ impl Unit {
             cx: cx.clone(),
             tx,
             now: cx.now(),
+            revoked: AtomicU64::new(0),
+            batch: None,
         })
+    }
+
+    /// The same unit as a part of an order of many changes, which its audit records name.
+    pub(crate) const fn in_batch(mut self, batch: Uuid) -> Self {
+        self.batch = Some(batch);
+        self
     }
 
     /// The moment of the change.
@@ -53,7 +66,8 @@ impl Unit {
     }
 
     /// Records the change.
-    pub(crate) async fn audit(&self, record: Record) -> Result<()> {
+    pub(crate) async fn audit(&self, mut record: Record) -> Result<()> {
+        record.batch_id = record.batch_id.or(self.batch);
         Ok(self.core.audit.record(&self.tx, &self.cx, record).await?)
     }
 
@@ -89,6 +103,7 @@ impl Unit {
             until: self.now + Duration::seconds(i64::from(ttl)) + MARGIN,
         };
         store::revocations::insert(&self.tx, &revocation).await?;
+        self.revoked.store(revocation.seq, Relaxed);
         self.tx
             .publish(store::revocations::TOPIC, subject, &revocation.seq)?;
         Ok(())
@@ -97,8 +112,11 @@ impl Unit {
     /// Commits; edges of this process know of revocations before this returns.
     pub(crate) async fn commit(self) -> Result<()> {
         let core = Arc::clone(&self.core);
+        let revoked = self.revoked.load(Relaxed);
         self.tx.commit().await?;
-        core.edge.catch_up().await;
+        if revoked > 0 {
+            core.edge.catch_up_to(revoked).await;
+        }
         Ok(())
     }
 }

@@ -1,16 +1,28 @@
-//! Background work: jobs that run again and again, alone in the installation where they ask for it.
+//! Background work: jobs that run again and again, alone in the installation where they ask for it, and
+//! durable jobs that a transaction asks for.
 //!
 //! A service declares its jobs in a [`JobSet`]; the host gives all sets to one [`Runner`]. Jobs of one
 //! service that must run alone share a lease, so that one replica runs them all. Each run has a time
 //! limit, a panic or an error ends the run and not the job, and a run that takes too long delays the next
 //! one instead of running beside it.
+//!
+//! A durable job is a row that [`enqueue`] writes in the caller's transaction; the [`Handler`] of its kind
+//! does it after the commit, in whichever process takes it first, again after a failure, until it is done
+//! or has no tries left.
 
+mod migrations;
 mod ops;
 mod periodic;
+mod queue;
 mod runner;
 mod status;
 
+pub use migrations::migrations;
 pub use ops::ops_jobs;
 pub use periodic::{JobCx, JobError, JobSet, Periodic};
+pub use queue::{
+    Failure, Handler, Job, JobId, JobRun, KindFigures, Queue, QueueDepth, Ran, end_all_job_leases,
+    enqueue,
+};
 pub use runner::{DuplicateJob, Runner};
 pub use status::{JobStatus, Outcome};

@@ -1,4 +1,4 @@
-//! The platform's own jobs: lost replicas, old events, the write-ahead log.
+//! The platform's own jobs: lost replicas, old events and jobs, the write-ahead log.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const LOG_LIMIT: u64 = 32 * 1024 * 1024;
 /// The jobs that every installation has, for the host's runner.
 #[must_use]
 pub fn ops_jobs(db: &Db) -> JobSet {
-    let (replicas, outbox, log) = (db.replicas(), db.clone(), db.clone());
+    let (replicas, outbox, log, jobs) = (db.replicas(), db.clone(), db.clone(), db.clone());
     JobSet::new()
         .with(
             Periodic::new("ops.replicas", HEARTBEAT, move |_| {
@@ -34,6 +34,13 @@ pub fn ops_jobs(db: &Db) -> JobSet {
                     db.outbox().trim(cx.context.now() - KEPT).await?;
                     Ok(())
                 }
+            })
+            .alone(),
+        )
+        .with(
+            Periodic::new("ops.jobs_trim", Duration::from_secs(3_600), move |cx| {
+                let db = jobs.clone();
+                async move { Ok(crate::queue::trim(&db, &cx).await?) }
             })
             .alone(),
         )

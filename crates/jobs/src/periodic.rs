@@ -8,6 +8,8 @@ use portico_base::Context;
 use portico_db::{DbError, Lease, WriteTx};
 use tokio_util::sync::CancellationToken;
 
+use crate::queue::{Failure, Handler, JobRun};
+
 /// Why a run failed; it is logged once with its sources.
 pub type JobError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -98,31 +100,62 @@ impl Periodic {
     }
 }
 
-/// The jobs of a service.
+/// The jobs of a service: those that are due again and again, and what does its durable ones.
 #[derive(Clone, Default)]
-pub struct JobSet(pub(crate) Vec<Periodic>);
+pub struct JobSet {
+    pub(crate) periodic: Vec<Periodic>,
+    pub(crate) handlers: Vec<Handler>,
+}
 
 impl JobSet {
     /// No jobs.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            periodic: Vec::new(),
+            handlers: Vec::new(),
+        }
     }
 
-    /// Adds a job.
+    /// Adds a periodic job.
     #[must_use]
     pub fn with(mut self, job: Periodic) -> Self {
-        self.0.push(job);
+        self.periodic.push(job);
+        self
+    }
+
+    /// Adds what does the durable jobs of a kind, with the usual limits; see [`Self::with_handler`].
+    #[must_use]
+    pub fn handle<F, Fut>(self, kind: &'static str, run: F) -> Self
+    where
+        F: Fn(JobRun) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.with_handler(Handler::new(kind, run))
+    }
+
+    /// Adds what does the durable jobs of a kind.
+    #[must_use]
+    pub fn with_handler(mut self, handler: Handler) -> Self {
+        self.handlers.push(handler);
         self
     }
 
     /// Adds the jobs of another set.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.periodic.extend(other.periodic);
+        self.handlers.extend(other.handlers);
     }
 
-    /// Names of the jobs.
+    /// Names of the periodic jobs, then the kinds of the durable ones.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|job| job.name)
+        let periodic = self.periodic.iter().map(|job| job.name);
+        periodic.chain(self.handlers.iter().map(|handler| handler.kind))
+    }
+
+    /// What does its durable jobs, for a [`crate::Queue`] of a test.
+    #[must_use]
+    pub fn into_handlers(self) -> Vec<Handler> {
+        self.handlers
     }
 }

@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::periodic::{JobCx, JobSet, Periodic};
+use crate::queue::Queue;
 use crate::status::{JobStatus, Outcome, State};
 
 /// First runs are spread over this time after the start.
 const FIRST_SPREAD: Duration = Duration::from_secs(10);
 
-/// Two jobs have one name.
+/// Two jobs, or two handlers of durable jobs, have one name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("two jobs are named `{0}`")]
 pub struct DuplicateJob(pub &'static str);
@@ -41,6 +42,7 @@ struct Inner {
     held: parking_lot::Mutex<BTreeSet<String>>,
     observer: OnceLock<Box<Observer>>,
     tracer: Tracer,
+    queue: Queue,
 }
 
 type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
@@ -63,12 +65,19 @@ impl Runner {
         jobs: JobSet,
     ) -> Result<Self, DuplicateJob> {
         let mut names = BTreeSet::new();
-        if let Some(job) = jobs.0.iter().find(|job| !names.insert(job.name)) {
-            return Err(DuplicateJob(job.name));
+        if let Some(name) = jobs.names().find(|name| !names.insert(*name)) {
+            return Err(DuplicateJob(name));
         }
         let now = clock.now();
+        let queue = Queue::new(
+            db.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            holder,
+            jobs.handlers,
+        );
         let jobs = jobs
-            .0
+            .periodic
             .into_iter()
             .map(|periodic| {
                 let spread = periodic.every.min(FIRST_SPREAD);
@@ -90,6 +99,7 @@ impl Runner {
             held: parking_lot::Mutex::default(),
             observer: OnceLock::new(),
             tracer: Tracer::disabled(),
+            queue,
         })))
     }
 
@@ -97,6 +107,7 @@ impl Runner {
     #[must_use]
     pub fn with_tracer(mut self, tracer: Tracer) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.queue.set_tracer(tracer.clone());
             inner.tracer = tracer;
         }
         self
@@ -114,11 +125,25 @@ impl Runner {
     /// Tells `observer` the name and the time of each run, for histograms kept elsewhere. There is one; a
     /// second is ignored.
     pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
-        let _ = self.0.observer.set(Box::new(observer));
+        let observer = Arc::new(observer);
+        let also = Arc::clone(&observer);
+        self.0.queue.observe(move |kind, took| also(kind, took));
+        let _ = self
+            .0
+            .observer
+            .set(Box::new(move |job, took| observer(job, took)));
+    }
+
+    /// The durable jobs.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.0.queue
     }
 
     /// Starts all jobs as tasks of `tracker`; they end soon after `stop` is cancelled.
     pub fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let (queue, stopping) = (self.0.queue.clone(), stop.clone());
+        tracker.spawn(async move { queue.work(&stopping).await });
         let mut groups: BTreeMap<String, Vec<Arc<Job>>> = BTreeMap::new();
         for job in &self.0.jobs {
             if job.periodic.lease {
@@ -361,7 +386,7 @@ fn some_of(most: Duration, random: &dyn Random) -> Duration {
     Duration::from_micros(random.below(us))
 }
 
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -4,13 +4,30 @@ use std::path::Path;
 
 use portico_host::Ready;
 
-/// Prints the banner.
-pub(crate) fn print(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool) {
-    let colours = crate::table::colours();
-    crate::text::print(&text(ready, token_file, demo, anonymous, colours));
+/// What the banner tells.
+pub(crate) struct Facts<'a> {
+    pub(crate) ready: &'a Ready,
+    pub(crate) token_file: &'a Path,
+    /// Where the first administrator is made, while there is none.
+    pub(crate) setup: Option<&'a str>,
+    pub(crate) demo: bool,
+    /// The Consul-compatible API is open to programs on this machine.
+    pub(crate) anonymous: bool,
 }
 
-fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: bool) -> String {
+/// Prints the banner.
+pub(crate) fn print(facts: &Facts<'_>) {
+    crate::text::print(&text(facts, crate::table::colours()));
+}
+
+fn text(facts: &Facts<'_>, colours: bool) -> String {
+    let Facts {
+        ready,
+        token_file,
+        setup,
+        demo,
+        anonymous,
+    } = *facts;
     let bold = |text: &str| {
         if colours {
             format!("\x1b[1m{text}\x1b[0m")
@@ -37,6 +54,9 @@ fn text(ready: &Ready, token_file: &Path, demo: bool, anonymous: bool, colours: 
         line("health", &format!("{url}/health"));
     }
     line("data", &ready.data_dir);
+    if let Some(url) = setup {
+        line("set up", &format!("{url}  (once, within 30 minutes)"));
+    }
     if demo {
         line(
             "try",
@@ -74,13 +94,14 @@ mod tests {
             version: "0.1.0",
             data_dir: "portico-data".to_owned(),
         };
-        let text = text(
-            &ready,
-            Path::new("portico-data/operator.token"),
-            true,
-            true,
-            false,
-        );
+        let facts = Facts {
+            ready: &ready,
+            token_file: Path::new("portico-data/operator.token"),
+            setup: Some("http://127.0.0.1:8080/auth/setup#token"),
+            demo: true,
+            anonymous: true,
+        };
+        let text = text(&facts, false);
         assert!(text.lines().count() <= 12, "{text}");
         assert!(text.contains("http://127.0.0.1:8080/api/echo/hello"));
     }

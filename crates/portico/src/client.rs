@@ -51,7 +51,9 @@ impl Client {
         let data_dir = data_dir_or_default(args.data_dir.as_deref());
         let url = match args.url.clone().or_else(|| variable("PORTICO_URL")) {
             Some(url) => url,
-            None => ready(&data_dir, "http")
+            // Administration may have a listener of its own (GW-9): then it is nowhere else.
+            None => ready(&data_dir, "console")
+                .or_else(|_| ready(&data_dir, "http"))
                 .or_else(|why| ready(&data_dir, "https").map_err(|_| why))?,
         };
         let (token, token_file) = match args.token.clone().or_else(|| variable("PORTICO_TOKEN")) {

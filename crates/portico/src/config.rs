@@ -22,6 +22,12 @@ pub(crate) fn flags(args: &ConfigFlags) -> Vec<Flag> {
         "--consul-listen",
     );
     add("listen.admin", args.admin_listen.as_ref(), "--admin-listen");
+    add("listen.grpc", args.grpc_listen.as_ref(), "--grpc-listen");
+    add(
+        "listen.internal",
+        args.internal_listen.as_ref(),
+        "--internal-listen",
+    );
     add("node.roles", args.roles.as_ref(), "--roles");
     add("database.url", args.database.as_ref(), "--database");
     add("redis.url", args.redis.as_ref(), "--redis");

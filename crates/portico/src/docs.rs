@@ -11,6 +11,7 @@ pub(crate) fn print(which: DocsCommand) -> Result<()> {
         DocsCommand::Openapi => {
             let own = [
                 ("registry", portico_registry::openapi()),
+                ("identity", portico_identity::openapi()),
                 ("gateway", portico_gateway::openapi()),
             ];
             let document = serde_json::to_string_pretty(&portico_gateway::openapi_of(&own))?;
@@ -22,6 +23,7 @@ pub(crate) fn print(which: DocsCommand) -> Result<()> {
             );
             portico_host::declare_metrics(&registry);
             portico_registry::declare_metrics(&registry);
+            portico_identity::declare_metrics(&registry);
             portico_gateway::declare_metrics(&registry);
             text::print(&portico_telemetry::metrics::documentation(
                 &registry.describe(),

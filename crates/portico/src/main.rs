@@ -16,6 +16,7 @@ mod health;
 mod manage;
 mod migrate;
 mod names;
+mod people;
 mod reload;
 mod run;
 mod serve;
@@ -78,6 +79,13 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Cache(args) => small(manage::cache(args)),
         Command::Breaker(args) => small(manage::breakers(args)),
         Command::Kv(args) => small(manage::kv(args)),
+        Command::Admin(args) => small(people::admin(args)),
+        Command::User(args) => small(people::user(args)),
+        Command::Apikey(args) => small(people::apikey(args)),
+        Command::Keys(args) => small(people::keys(args)),
+        Command::Token(args) => small(people::token(args)),
+        Command::Sms(args) => small(people::sms(args)),
+        Command::Identity(cli::IdentityCommand::Argon2Tune { json }) => people::argon2_tune(json),
         Command::Plugin(args) => small(token::run(args)),
         Command::Registry(args) => small(names::run(args)),
         Command::Reload(args) => small(reload::run(args)),

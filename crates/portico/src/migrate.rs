@@ -30,10 +30,7 @@ pub(crate) async fn run(args: MigrateArgs) -> Result<u8> {
             StartError::new(exit::DEPENDENCY, "the database cannot be reached").because(error)
         })?;
     let services = composition::all_services();
-    let sets: Vec<_> = services
-        .iter()
-        .map(|service| (service.name(), service.migrations()))
-        .collect();
+    let sets = portico_host::migrations(services.iter().map(|service| &**service));
     let code = act(
         &db,
         &sets,

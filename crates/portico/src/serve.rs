@@ -70,16 +70,21 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Resu
     let stop = crate::signal::first();
     tokio::pin!(stop);
     let demo = loaded.config.demo();
+    let setup = setup_link(&process).await;
     if args.ready_json {
-        crate::text::print(&(serde_json::to_string(process.ready())? + "\n"));
+        let mut ready = serde_json::to_value(process.ready())?;
+        if let Some(url) = &setup {
+            ready["setup_url"] = url.as_str().into();
+        }
+        crate::text::print(&format!("{ready}\n"));
     } else if !args.quiet {
-        let anonymous = loaded.config.anonymous_consul().is_ok();
-        banner::print(
-            process.ready(),
-            &process.operator_token_file(),
+        banner::print(&banner::Facts {
+            ready: process.ready(),
+            token_file: &process.operator_token_file(),
+            setup: setup.as_deref(),
             demo,
-            anonymous,
-        );
+            anonymous: loaded.config.anonymous_consul().is_ok(),
+        });
     }
     let stop_demo = CancellationToken::new();
     let demo = demo.then(|| start_demo(&process, &stop_demo)).transpose()?;
@@ -129,6 +134,28 @@ fn reload(args: &ServeArgs, process: &mut Process) -> std::result::Result<Vec<St
         }
     }
     result
+}
+
+/// The one-time link to make the first administrator, while there is none and identity runs here. A start
+/// does not fail for lack of it: `portico admin setup-link` makes another.
+async fn setup_link(process: &Process) -> Option<String> {
+    let ready = process.ready();
+    let url = ready.url("http").or_else(|| ready.url("https"))?;
+    let token = read_operator_token(&process.operator_token_file()).ok()??;
+    let client = Client::new(url, token, None).ok()?;
+    let nothing = serde_json::json!({});
+    match client.post("/api/identity/setup/link", &nothing).await {
+        Ok(link) => link["url"].as_str().map(str::to_owned),
+        Err(error) => {
+            let expected = error
+                .downcast_ref::<crate::client::ApiError>()
+                .is_some_and(|e| [404, 409].contains(&e.status));
+            if !expected {
+                tracing::warn!(err = %format!("{error:#}"), "no set-up link could be made");
+            }
+            None
+        }
+    }
 }
 
 /// `--open`: shows the API page in the browser of whoever started this.

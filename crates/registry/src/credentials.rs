@@ -44,7 +44,19 @@ impl CredentialSource for Instances {
         {
             return None;
         }
-        let tenant = model.service_of(&entry.instance)?.tenant;
-        Some(instance(entry.instance.id, tenant))
+        let service = model.service_of(&entry.instance)?;
+        // The token may have gone since; then what it granted has gone with it.
+        let owner = &entry.instance.owner;
+        let token = owner
+            .token()
+            .and_then(|id| model.token(id))
+            .filter(|token| !token.is_expired(self.0.clock.now()));
+        let scopes = token.map_or(&[][..], |token| &token.scopes);
+        Some(instance(
+            entry.instance.id,
+            &service.name,
+            service.tenant,
+            scopes,
+        ))
     }
 }

@@ -19,10 +19,12 @@ mod metrics;
 mod migrations;
 mod model;
 mod ops;
+mod permissions;
 mod resolve;
 mod settings;
 mod shards;
 mod store;
+mod tenant_services;
 #[cfg(test)]
 mod tests;
 mod ttl;
@@ -37,19 +39,22 @@ pub use consul::{fuzz_consul_body, fuzz_consul_query, fuzz_filter, fuzz_registra
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use portico_config::Config;
 use portico_contract::address::AddressGuard;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
+use portico_contract::permissions::PermissionDeclaration;
+use portico_contract::services::TenantServices;
 use portico_contract::settings::Declaration;
+use portico_contract::tokens::IssuerCell;
 use portico_db::{LeaseTiming, Migrations};
 use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
 
 use crate::documents::Documents;
-use crate::http::{Api, Identity};
+use crate::http::Api;
 use crate::hub::{Core, Parts, Source};
 use crate::metrics::Metrics;
 use crate::store::instances::Sealer;
+use crate::tenant_services::Switchboard;
 
 /// The registry: knows every service and every instance behind the door.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +82,10 @@ impl Service for Registry {
 
     fn settings(&self) -> &'static [Declaration] {
         settings::DECLARATIONS
+    }
+
+    fn permissions(&self) -> &'static [PermissionDeclaration] {
+        permissions::ALL
     }
 
     fn build<'a>(&'a self, cx: &'a mut BuildCx<'_>) -> BoxFuture<'a, Result<Running, StartError>> {
@@ -133,6 +142,8 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
 fn provide(cx: &mut BuildCx<'_>, core: &Arc<Core>) {
     cx.provide::<dyn DirectorySource>(Arc::new(Source(Arc::clone(core))));
     cx.provide::<dyn AddressGuard>(core.addresses.clone());
+    cx.provide::<IssuerCell>(Arc::default());
+    cx.provide::<dyn TenantServices>(Arc::new(Switchboard(Arc::clone(core))));
     cx.add_credentials(Arc::new(credentials::Registrars(Arc::clone(core))));
     cx.add_credentials(Arc::new(credentials::Instances(Arc::clone(core))));
 }
@@ -140,7 +151,14 @@ fn provide(cx: &mut BuildCx<'_>, core: &Arc<Core>) {
 fn running(cx: &BuildCx<'_>, core: &Arc<Core>) -> Running {
     let api = Api {
         core: Arc::clone(core),
-        identity: identity(cx.config),
+        issuer: cx.provided.get::<IssuerCell>().unwrap_or_default(),
+        public_url: cx
+            .config
+            .server
+            .public_url
+            .as_ref()
+            .map(ToString::to_string),
+        own: cx.own.clone(),
     };
     let worker = |name,
                   run: fn(
@@ -188,12 +206,5 @@ async fn last_beats(core: Arc<Core>, stop: tokio_util::sync::CancellationToken) 
     stop.cancelled().await;
     if let Err(error) = beats::flush(&core).await {
         tracing::warn!(err = %error, "the last heartbeats were not written");
-    }
-}
-
-fn identity(config: &Config) -> Identity {
-    Identity {
-        jwks_url: config.auth.jwks_url.as_ref().map(ToString::to_string),
-        issuer: config.auth.issuer.clone(),
     }
 }

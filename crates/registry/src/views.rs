@@ -190,6 +190,8 @@ pub(crate) struct ServiceView {
     pub default_access: portico_contract::directory::DefaultAccess,
     /// It gets the callers' `Authorization`.
     pub forward_credentials: bool,
+    /// It gets a signed statement about the caller.
+    pub identity_statement: bool,
     /// Whoever registered it first; only for services and administrators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerView>,
@@ -261,6 +263,7 @@ impl ServiceView {
             enabled: s.enabled,
             default_access: s.default_access,
             forward_credentials: s.forward_credentials,
+            identity_statement: s.identity_statement,
             owner: sight.addresses.then(|| OwnerView {
                 kind: s.owner.kind.clone(),
                 id: s.owner.id.clone(),

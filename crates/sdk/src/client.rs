@@ -55,6 +55,14 @@ impl Client {
         format!("{}{path}", self.base)
     }
 
+    /// A URL below another listener of the gateway, where there is one.
+    pub(crate) fn url_below(&self, listener: Option<&str>, path: &str) -> String {
+        match listener {
+            Some(base) => format!("{}{path}", base.trim_end_matches('/')),
+            None => self.url(path),
+        }
+    }
+
     /// POST of JSON to the registry.
     pub(crate) async fn registry<T: DeserializeOwned>(
         &self,

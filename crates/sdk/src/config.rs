@@ -54,6 +54,9 @@ pub struct ServiceConfig {
     /// Asks for the caller's `Authorization`; the registration token must allow it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forward_credentials: bool,
+    /// Asks for `X-Portico-Identity`, a statement about the caller that is checked by the JWKS.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub identity_statement: bool,
     /// Permissions that the service adds, `service:resource:action`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<String>,
@@ -86,6 +89,7 @@ impl ServiceConfig {
             heartbeat_s: 30,
             default_access: DefaultAccess::Authenticated,
             forward_credentials: false,
+            identity_statement: false,
             permissions: Vec::new(),
             more: Map::new(),
         }

@@ -92,6 +92,8 @@ struct Status {
     state: State,
     id: Option<String>,
     identity: IdentityKeys,
+    /// Where services call each other.
+    internal_url: Option<String>,
 }
 
 impl Plugin {
@@ -117,6 +119,7 @@ impl Plugin {
                 state: if managed { State::Managed } else { State::New },
                 id: None,
                 identity: IdentityKeys::default(),
+                internal_url: None,
             }),
             registering: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
@@ -252,16 +255,15 @@ impl Plugin {
         response
     }
 
-    /// Calls a service through the gateway as this instance. `path` begins with `/` and may have a query;
-    /// `service` may be `name@version`.
+    /// Calls a service through the gateway as this service, by the listener between services where the
+    /// registration named one. `path` begins with `/` and may have a query; `service` may be `name@version`.
     ///
     /// # Errors
     /// [`CallError`]; a refusal of gateway or service is [`CallError::Problem`].
     pub async fn call(&self, service: &str, path: &str, call: Call) -> Result<Answer, CallError> {
-        let url = self
-            .0
-            .client
-            .url(&format!("/api/{service}/{}", path.trim_start_matches('/')));
+        let path = format!("/api/{service}/{}", path.trim_start_matches('/'));
+        let internal = self.0.status().internal_url.clone();
+        let url = self.0.client.url_below(internal.as_deref(), &path);
         let credential = self.0.credential();
         let outgoing = call.outgoing(url, credential.as_ref())?;
         self.0.client.send(outgoing).await.map(Answer::from)

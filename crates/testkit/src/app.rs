@@ -84,6 +84,10 @@ impl TestApp {
                     active: true,
                 },
                 Entry {
+                    service: Box::new(portico_identity::Identity),
+                    active: true,
+                },
+                Entry {
                     service: Box::new(portico_gateway::Gateway),
                     active: true,
                 },
@@ -255,7 +259,7 @@ fn load(folder: &TempDir, options: &TestOptions) -> Loaded {
     let data = folder.path().join("data");
     let mut text = format!(
         "[node]\ndata_dir = {data:?}\ndemo = false\nworkers = 2\n\
-         [listen]\nhttp = \"127.0.0.1:0\"\nconsul = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
+         [listen]\nhttp = \"127.0.0.1:0\"\nconsul = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\n\
          [auth]\njwks_file = {:?}\nissuer = {ISSUER:?}\naudience = {AUDIENCE:?}\n",
         folder.path().join("jwks.json"),
     );

@@ -42,7 +42,6 @@ impl Answer {
     /// # Panics
     /// With the whole answer.
     #[track_caller]
-    #[must_use]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.code(), status, "{}", self.text);
         self

@@ -8,11 +8,15 @@ mod audit;
 mod caller;
 mod clock;
 mod keys;
+mod people;
 mod plugin;
+mod smtp;
 
 pub use app::{TestApp, TestOptions};
 pub use audit::{Records, Written};
 pub use caller::{Answer, Caller};
 pub use clock::JumpingClock;
 pub use keys::{AUDIENCE, ISSUER, TestKeys};
+pub use people::{PASSWORD, Person, totp};
 pub use plugin::TestPlugin;
+pub use smtp::{Received, SmtpServer};

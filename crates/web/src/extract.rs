@@ -31,6 +31,16 @@ pub struct Ambient {
 #[derive(Debug, Clone)]
 pub struct PluginProtocol(pub HeaderValue);
 
+/// How a request came to the door, read before headers that only clients write are removed. Put on requests
+/// to built-in services; without it nothing is taken for granted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Came {
+    /// Over TLS, or a trusted proxy says so.
+    pub https: bool,
+    /// It carried `X-Portico-CSRF: 1`.
+    pub csrf: bool,
+}
+
 /// The context of a use-case, from the caller that the door found and the process's ambient values.
 #[derive(Debug, Clone)]
 pub struct Cx(pub Context);

@@ -9,7 +9,7 @@ pub mod serve;
 pub mod step_up;
 pub mod version;
 
-pub use extract::{Ambient, Cx, Json, PluginProtocol, Query};
+pub use extract::{Ambient, Came, Cx, Json, PluginProtocol, Query};
 pub use page::{Cursor, Page, PageQuery};
 pub use problem::{ApiResult, Problem};
 pub use routes::{Built, RouteInfo, Routes};

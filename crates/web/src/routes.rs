@@ -131,7 +131,9 @@ async fn guard(access: &Access, request: Request, next: Next) -> Response {
             let Some(step_up) = ambient.and_then(|a| a.step_up.clone()) else {
                 return problem.into_response();
             };
-            let challenge = step_up.challenge(&caller.principal).await;
+            let Some(challenge) = step_up.challenge(&caller.principal).await else {
+                return problem.into_response();
+            };
             problem
                 .with_member("methods", challenge.methods.into())
                 .with_member("ticket", challenge.ticket.expose().as_str().into())

@@ -15,6 +15,10 @@ pub struct Challenge {
 
 /// Tells how a session can become stronger. Provided by identity.
 pub trait StepUp: Send + Sync {
-    /// The challenge for a caller whose session is too weak.
-    fn challenge<'a>(&'a self, principal: &'a Principal) -> Pin<Box<dyn Future<Output = Challenge> + Send + 'a>>;
+    /// The challenge for a caller whose session is too weak; nothing for one that cannot become stronger,
+    /// as an API key.
+    fn challenge<'a>(
+        &'a self,
+        principal: &'a Principal,
+    ) -> Pin<Box<dyn Future<Output = Option<Challenge>> + Send + 'a>>;
 }

@@ -124,6 +124,21 @@ test("drain waits for what is in flight, but not for ever", async (t) => {
   assert.equal(await stuck.plugin.drain(stuck.server), false);
 });
 
+test("calls go by the listener between services where there is one", async (t) => {
+  const inner = await FakeGateway.start({ other: [[200, { by: "internal" }]] });
+  const doc = { id: "i-1", state: "ready", heartbeat_s: 30, instance_secret: "pis_first", internal_url: inner.url };
+  const gateway = await FakeGateway.start({ register: [[201, doc]] });
+  t.after(() => Promise.all([inner.stop(), gateway.stop()]));
+  const plugin = new Plugin(CONFIG, { url: gateway.url, token: "prt_test", lingerMs: 0, ...quiet });
+  plugin.start();
+  await gateway.next("register");
+  while (!plugin.id) await new Promise(setImmediate);
+  assert.deepEqual((await plugin.call("clock", "/now")).body, { by: "internal" });
+  const sent = await inner.next("other");
+  assert.deepEqual([sent.path, sent.headers.authorization], ["/api/clock/now", "Bearer pis_first"]);
+  await plugin.drain();
+});
+
 test("calls carry credential and deadline, refusals are problems, redirects are not followed", async (t) => {
   const refusal = { status: 403, code: "gateway.caller_not_allowed", detail: "no", request_id: "r", errors: [{ field: "a", code: "b", message: "c" }] };
   const gateway = await FakeGateway.start({

@@ -37,7 +37,7 @@ class Protocol(unittest.TestCase):
             writes = {(e["method"], e["path"]) for e in body["endpoints"] if e.get("required_permissions") == ["notes:note:write"]}
             self.assertEqual(writes, {("POST", "/notes"), ("DELETE", "/notes/{id}")})
             known = {"name", "display_name", "version", "host", "port", "base_path", "endpoints", "metadata", "tags", "health_check_url", "id", "tenant",
-                     "protocol", "instance_key", "zone", "weight", "heartbeat_s", "default_access", "forward_credentials", "permissions",
+                     "protocol", "instance_key", "zone", "weight", "heartbeat_s", "default_access", "forward_credentials", "identity_statement", "permissions",
                      "settings_schema", "events", "openapi_url", "console"}
             self.assertLessEqual(set(body), known)
             self.assertEqual(send(body["port"], "GET", "/healthz")[0], 200)

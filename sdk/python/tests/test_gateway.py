@@ -59,7 +59,8 @@ class Door:
         env.update(PORTICO__AUTH__JWKS_FILE=str(Path(self.folder.name) / "jwks.json"), PORTICO__AUTH__ISSUER="https://issuer.test",
                    PORTICO__AUTH__AUDIENCE="portico")
         arguments = ["--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", "--consul-listen", "off",
-                     "--admin-listen", "127.0.0.1:0", "--no-demo", "--ready-json"]
+                     "--admin-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0",
+                     "--internal-listen", "127.0.0.1:0", "--no-demo", "--ready-json"]
         loud = None if os.environ.get("NOTES_VERBOSE") else subprocess.DEVNULL
         self.process = subprocess.Popen([PORTICO, *arguments], env=env, stdout=subprocess.PIPE, stderr=loud, text=True)
         # Log lines are JSON too and may come before.

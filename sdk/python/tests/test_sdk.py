@@ -255,6 +255,18 @@ class Calls(unittest.TestCase):
         self.assertEqual((path, headers["authorization"]), ("/api/clock@2/now?zone=utc", "Bearer pis_x"))
         self.assertEqual(headers["x-portico-deadline-ms"], "5000")
 
+    def test_call_goes_by_the_listener_between_services_where_there_is_one(self):
+        inner = FakeGateway()
+        self.addCleanup(inner.__exit__)
+        inner.script["other"] = [(200, {"by": "internal"})]
+        self.gateway.script["register"] = [(201, {**self.gateway.usual("register")[1], "internal_url": inner.url})]
+        port = int(self.gateway.url.rpartition(":")[2])  # Some port that listens.
+        plugin = Plugin({**CONFIG, "port": port}, url=self.gateway.url, token="prt_test")
+        plugin._register()
+        self.assertEqual(plugin.call("clock", "/now"), {"by": "internal"})
+        _, path, headers = inner.next("other")
+        self.assertEqual((path, headers["authorization"]), ("/api/clock/now", "Bearer pis_first"))
+
     def test_call_never_outlives_the_request_it_serves(self):
         headers = signed("GET", "/", "pis_x", **ALICE) + [("X-Portico-Deadline-Ms", "1500")]
         self.gateway.script["other"] = [(200, {})]

@@ -17,7 +17,9 @@ pub use storage::{
 pub use telemetry::{
     LocalTraces, Log, LogFilter, LogFormat, LogTarget, Metrics, OtlpProtocol, Telemetry, Traces,
 };
-pub use traffic::{Acme, AcmeChallenge, InternalTls, Listeners, Server, Tls, TlsVersion};
+pub use traffic::{
+    Acme, AcmeChallenge, InternalTls, Listeners, Reflection, Server, Tls, TlsVersion,
+};
 
 section! {
     /// The whole configuration.

@@ -53,7 +53,7 @@ section! {
             /// Start the demo plug-ins echo and clock. They never start with a domain, with
             /// PostgreSQL, or when the public listener is not on loopback.
             demo: bool = true; flag("--no-demo"),
-            /// Development mode: more detail in error answers. Not for the public.
+            /// Development mode: more detail in errors, login codes in the log; refused with a domain.
             dev: bool = false,
         }
     }

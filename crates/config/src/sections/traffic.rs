@@ -17,11 +17,9 @@ section! {
             domain: Option<HostName> = "",
             /// Further host names that are answered; other names get 421.
             hosts: Vec<HostName> = [] as [&str; 0],
-            /// Scheme, host and port under which clients reach this installation, when it stands
-            /// behind another proxy.
+            /// Scheme, host and port under which clients reach an installation behind another proxy.
             public_url: Option<HttpUrl> = "",
-            /// Networks of proxies whose X-Forwarded-*, Forwarded and X-Request-Id are believed;
-            /// `cloudflare` stands for the published networks of Cloudflare.
+            /// Networks of proxies whose X-Forwarded-*, Forwarded and X-Request-Id are believed; or `cloudflare`.
             trusted_proxies: TrustedProxies = [] as [&str; 0]; reload(),
             /// Read the PROXY protocol, from trusted proxies only.
             proxy_protocol: bool = false; later("PROXY protocol (GW-8)"),
@@ -42,27 +40,39 @@ section! {
             /// The public listener with TLS.
             https: Listen = "off",
             /// A listener of its own for administration; when set, administration is not on the
-            /// public listener.
-            console: Listen = "off"; later("the console"),
-            /// gRPC of the built-in services.
-            grpc: Listen = "127.0.0.1:9090"; later("identity"),
+            /// public listener; TLS beyond loopback where there is a certificate.
+            console: Listen = "off",
+            /// gRPC of the built-in services, in the clear: beyond loopback only with `insecure`.
+            grpc: Listen = "127.0.0.1:9090"; flag("--grpc-listen"),
+            /// Tell gRPC clients which methods there are: on, off, or auto (while there is no domain).
+            grpc_reflection: Reflection = "auto",
             /// The Consul-compatible API. On another address than loopback nobody is anonymous:
             /// set "registry.anonymous" = "off" in [settings], or `listen.insecure`.
             consul: Listen = "127.0.0.1:8500"; flag("--consul-listen"),
-            /// Metrics and health. Another address than loopback needs `telemetry.metrics.token`
-            /// or `listen.insecure`.
+            /// Metrics and health; beyond loopback with `telemetry.metrics.token` or `insecure`.
             admin: Listen = "127.0.0.1:9100"; flag("--admin-listen"),
             /// DNS answers of the registry.
             dns: Listen = "off"; later("registry DNS (RG-48)"),
             /// RTMP for live streams.
             rtmp: Listen = "off"; later("video"),
-            /// Replica to replica and service to service. Another address than loopback needs
-            /// `tls.internal` or `listen.insecure`.
-            internal: Listen = "127.0.0.1:9091"; later("identity"),
-            /// Accept admin, Consul and internal listeners on other addresses than loopback without
-            /// a token or mutual TLS: whoever reaches them reads metrics or changes the registry.
+            /// Service to service; beyond loopback only with `tls.internal` or `listen.insecure`.
+            internal: Listen = "127.0.0.1:9091"; flag("--internal-listen"),
+            /// Accept admin, Consul, gRPC and internal listeners beyond loopback without a token or
+            /// mutual TLS: whoever reaches them reads metrics or changes the registry.
             insecure: bool = false; flag("--insecure-listen"),
         }
+    }
+}
+
+choice! {
+    /// Whether gRPC clients are told which services and methods there are.
+    pub enum Reflection {
+        /// While no domain is configured.
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
     }
 }
 
@@ -97,8 +107,7 @@ section! {
             cert_file: Option<PathBuf> = ""; reload(),
             /// Private key of the certificate in PEM.
             key_file: Option<PathBuf> = ""; reload(),
-            /// Folder with further certificates: NAME.crt or NAME.pem beside NAME.key, each for the
-            /// names that it carries. Looked at again and again, so that pairs may come and go.
+            /// Folder of further certificates, NAME.crt or NAME.pem beside NAME.key; they may come and go.
             cert_dir: Option<PathBuf> = ""; reload(),
             /// Oldest TLS version.
             min_version: TlsVersion = "1.2",
@@ -121,15 +130,15 @@ section! {
 }
 
 section! {
-    /// Mutual TLS between replicas.
+    /// Mutual TLS of the internal listener.
     pub struct InternalTls {
         keys {
-            /// Authority that signed every replica's certificate, PEM.
-            ca_file: Option<PathBuf> = ""; reload(); later("identity"),
+            /// Authority that signed the certificates of callers, PEM.
+            ca_file: Option<PathBuf> = ""; reload(),
             /// This replica's certificate, PEM.
-            cert_file: Option<PathBuf> = ""; reload(); later("identity"),
+            cert_file: Option<PathBuf> = ""; reload(),
             /// Its private key, PEM.
-            key_file: Option<PathBuf> = ""; reload(); later("identity"),
+            key_file: Option<PathBuf> = ""; reload(),
             /// A service mesh encrypts between replicas, so that plain connections are expected.
             mesh: bool = false,
         }

@@ -48,7 +48,8 @@ async fn document(State(docs): State<ApiDocs>, Cx(cx): Cx) -> Result<Response, P
     // The page's own fetch carries no token on a machine that nobody else reaches; elsewhere the
     // document is for known callers only.
     if !cx.caller.direct_loopback {
-        cx.authorise(&Access::Authenticated).map_err(|why| refusal(&why))?;
+        cx.authorise(&Access::Authenticated)
+            .map_err(|why| refusal(&why))?;
     }
     Ok(Json(docs.document(cx.principal())).into_response())
 }

@@ -73,7 +73,13 @@ async fn explain(
     };
     let mut told = gate.explain(&question, cx.now());
     if let Some(builtins) = api.builtins.get() {
-        explaining::builtin(&mut told, builtins, &method, &principal, cx.now().timestamp());
+        explaining::builtin(
+            &mut told,
+            builtins,
+            &method,
+            &principal,
+            cx.now().timestamp(),
+        );
     }
     if Audience::of(cx.principal()) != Audience::All {
         // Where instances of the house are is for those who run it.

@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use foldhash::HashMap;
 use portico_base::Principal;
 
-use super::{Denied, Identity, TokenVerifier};
+use super::{BadCredential, Denied, Identity, TokenVerifier, Verified};
 
 /// Tokens kept by one worker; an entry has about 1 KiB.
 const MOST: usize = 4_096;
@@ -29,50 +29,62 @@ struct Entry {
 
 impl Remembered {
     /// The identity behind an opaque token whose source has just answered.
-    pub(super) fn opaque(&self, token: &str, principal: Arc<Principal>) -> Rc<Identity> {
+    pub(super) fn opaque(
+        &self,
+        token: &str,
+        principal: &Arc<Principal>,
+        tenant: impl Fn() -> Option<Arc<str>>,
+    ) -> Rc<Identity> {
         let key = key(token);
         if let Some(entry) = self.known.borrow().get(&key)
-            && (Arc::ptr_eq(&entry.identity.principal, &principal)
-                || *entry.identity.principal == *principal)
+            && (Arc::ptr_eq(&entry.identity.principal, principal)
+                || *entry.identity.principal == **principal)
         {
             return Rc::clone(&entry.identity);
         }
-        let identity = Rc::new(Identity::new(principal, None));
+        let identity = Identity::new(Arc::clone(principal), None, tenant().as_deref());
+        let identity = Rc::new(identity);
         self.put(key, &identity, i64::MAX, 0);
         identity
     }
 
-    /// The identity behind a signed token, verified now or before.
+    /// The identity behind a signed token that was verified before and still holds; nothing when it was not.
     pub(super) fn signed(
         &self,
         token: &str,
         verifier: &dyn TokenVerifier,
         address: Option<IpAddr>,
         now_s: i64,
-    ) -> Result<Rc<Identity>, Denied> {
+    ) -> Result<Option<Rc<Identity>>, BadCredential> {
         let epoch = verifier.epoch();
         if self.epoch.replace(epoch) != epoch {
             self.known.borrow_mut().clear();
         }
-        let key = key(token);
-        if let Some(entry) = self.known.borrow().get(&key)
-            && let Some(verified) = &entry.identity.verified
-        {
-            if now_s >= entry.expires_s {
-                return Err(Denied("expired"));
-            }
-            verifier.check(verified, address)?;
-            return Ok(Rc::clone(&entry.identity));
+        let known = self.known.borrow();
+        let Some(entry) = known.get(&key(token)) else {
+            return Ok(None);
+        };
+        let Some(verified) = &entry.identity.verified else {
+            return Ok(None);
+        };
+        if now_s >= entry.expires_s {
+            return Err(Denied::EXPIRED.into());
         }
-        let verified = Arc::new(verifier.verify(token, now_s)?);
-        verifier.check(&verified, address)?;
-        let expires_s = verified.expires_s;
-        let identity = Rc::new(Identity::new(
-            Arc::clone(&verified.principal),
-            Some(verified),
-        ));
-        self.put(key, &identity, expires_s, now_s);
-        Ok(identity)
+        check(verifier, verified, address)?;
+        Ok(Some(Rc::clone(&entry.identity)))
+    }
+
+    /// Keeps the identity behind a signed token that was just verified.
+    pub(super) fn keep(
+        &self,
+        token: &str,
+        identity: Identity,
+        expires_s: i64,
+        now_s: i64,
+    ) -> Rc<Identity> {
+        let identity = Rc::new(identity);
+        self.put(key(token), &identity, expires_s, now_s);
+        identity
     }
 
     fn put(&self, key: [u8; 16], identity: &Rc<Identity>, expires_s: i64, now_s: i64) {
@@ -101,6 +113,22 @@ impl Remembered {
     pub(super) fn len(&self) -> usize {
         self.known.borrow().len()
     }
+}
+
+/// Whether a verified token still holds, and why not.
+pub(super) fn check(
+    verifier: &dyn TokenVerifier,
+    verified: &Verified,
+    address: Option<IpAddr>,
+) -> Result<(), BadCredential> {
+    verifier
+        .check(verified, address)
+        .map_err(|why| BadCredential {
+            reason: (why == Denied::SESSION_REVOKED)
+                .then(|| verifier.reason(verified))
+                .flatten(),
+            why,
+        })
 }
 
 fn key(token: &str) -> [u8; 16] {

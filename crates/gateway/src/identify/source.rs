@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_util::sync::CancellationToken;
 use portico_token::{BadKeys, KeySet};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::jwt::JwtVerifier;

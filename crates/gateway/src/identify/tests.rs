@@ -22,6 +22,7 @@ const NOW: i64 = 1_800_000_000;
 const FAR: Origin = Origin {
     address: None,
     direct_loopback: false,
+    https: false,
 };
 
 struct Issuer {
@@ -389,14 +390,14 @@ fn claims_are_read_in_one_way_only() {
 #[test]
 fn tokens_are_remembered_until_they_end_or_keys_change() {
     let issuer = Issuer::new();
-    let identifier = Identifier::new(Credentials::default(), Some(issuer.verifier.clone()));
+    let identifier = Identifier::new(Credentials::default(), Some(issuer.verifier.clone()), None);
     let token = issuer.good();
-    let at = |now| identifier.token(&token, FAR, now);
+    let at = |now| identifier.signed(&token, FAR, now);
     let first = at(NOW).unwrap();
     assert!(Rc::ptr_eq(&first, &at(NOW + 1).unwrap()));
     assert_eq!(
         at(NOW + 600).unwrap_err(),
-        BadCredential("expired"),
+        BadCredential::from(Denied::EXPIRED),
         "remembered, but never past its end"
     );
     let next = Issuer::new();
@@ -405,14 +406,14 @@ fn tokens_are_remembered_until_they_end_or_keys_change() {
     );
     assert_eq!(
         at(NOW).unwrap_err(),
-        BadCredential("signature"),
+        BadCredential::from(Denied("signature")),
         "its key was rotated out"
     );
     let many = Issuer::new();
-    let identifier = Identifier::new(Credentials::default(), Some(many.verifier.clone()));
+    let identifier = Identifier::new(Credentials::default(), Some(many.verifier.clone()), None);
     for i in 0..5_000 {
         identifier
-            .token(
+            .signed(
                 &many.token("ed", "EdDSA", |c| c["jti"] = json!(i)),
                 FAR,
                 NOW,
@@ -440,7 +441,7 @@ fn opaque_tokens_are_told_by_their_prefix_and_the_operators_only_locally() {
     credentials.add(Arc::new(Opaque("pop_", Arc::new(Principal::operator()))));
     let key = Principal::new(PrincipalKind::ApiKey, "k1", TENANT_DEFAULT);
     credentials.add(Arc::new(Opaque("ptk_", Arc::new(key))));
-    let identifier = Identifier::new(credentials, None);
+    let identifier = Identifier::new(credentials, None, None);
     let with = |lines: &[(&'static str, &'static str)]| {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -455,10 +456,13 @@ fn opaque_tokens_are_told_by_their_prefix_and_the_operators_only_locally() {
                 Origin {
                     address: None,
                     direct_loopback: local,
+                    https: false,
                 },
                 NOW,
+                false,
             )
-            .map(|i| i.principal.kind)
+            .map(|shown| shown.identity.principal.kind)
+            .map_err(drop)
     };
     assert_eq!(
         who(&[("authorization", "Bearer pop_1234")], true),

@@ -1,4 +1,4 @@
-//! The documents that operators write: routes, releases, limits, CORS, cache rules, transforms, hosts, blocks.
+//! The documents that operators write: routes, releases, limits, CORS, cache rules, transforms, hosts, blocks, callers.
 //!
 //! A document says everything about its object but its name, tenant and history. [`Validate::faults`]
 //! lists every fault with the path of its field, so that nothing wrong is ever stored.
@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use crate::cache::RulePolicy;
 
+mod caller;
 mod release;
 
+pub use caller::{CallerDoc, CallerEndpoint};
 pub use release::{
     Candidate, Figures, Guard, GuardsDoc, Matcher, NameValue, Numbers, Phase, PlanDoc, Previous,
     ReleaseDoc, ReleaseState, Sticky, Stopped,
@@ -45,6 +47,7 @@ pub struct Objects {
     pub transforms: Vec<Object<TransformDoc>>,
     pub hosts: Vec<Object<HostDoc>>,
     pub blocks: Vec<Object<BlockDoc>>,
+    pub callers: Vec<Object<CallerDoc>>,
 }
 
 /// A document that knows its own faults.

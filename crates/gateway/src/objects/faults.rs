@@ -1,5 +1,6 @@
 //! What can be wrong with a document, listed by the path of each field.
 
+mod caller;
 mod release;
 mod route;
 

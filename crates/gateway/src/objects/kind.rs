@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::doc::{
-    BlockDoc, CacheRuleDoc, CorsDoc, HostDoc, LimitDoc, Object, Objects, ReleaseDoc, RouteDoc,
-    TransformDoc, Validate,
+    BlockDoc, CacheRuleDoc, CallerDoc, CorsDoc, HostDoc, LimitDoc, Object, Objects, ReleaseDoc,
+    RouteDoc, TransformDoc, Validate,
 };
 use super::store::Version;
 
@@ -31,11 +31,13 @@ pub enum Kind {
     Host,
     /// Blocked networks.
     Block,
+    /// Services that may call another one.
+    Caller,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Route,
         Self::Release,
         Self::Limit,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Transform,
         Self::Host,
         Self::Block,
+        Self::Caller,
     ];
 
     /// The word in tables, events and permissions.
@@ -58,6 +61,7 @@ impl Kind {
             Self::Transform => "transform",
             Self::Host => "host",
             Self::Block => "block",
+            Self::Caller => "caller",
         }
     }
 
@@ -73,6 +77,7 @@ impl Kind {
             Self::Transform => "transforms",
             Self::Host => "hosts",
             Self::Block => "blocks",
+            Self::Caller => "callers",
         }
     }
 
@@ -100,6 +105,7 @@ impl Kind {
             Self::Transform => "gateway:transform:write",
             Self::Host => "gateway:host:write",
             Self::Block => "gateway:block:write",
+            Self::Caller => "gateway:caller:write",
         })
     }
 
@@ -115,6 +121,7 @@ impl Kind {
             Self::Transform => "gateway:transform:read",
             Self::Host => "gateway:host:read",
             Self::Block => "gateway:block:read",
+            Self::Caller => "gateway:caller:read",
         })
     }
 
@@ -130,6 +137,7 @@ impl Kind {
             Self::Transform => faults::<TransformDoc>(doc),
             Self::Host => faults::<HostDoc>(doc),
             Self::Block => faults::<BlockDoc>(doc),
+            Self::Caller => faults::<CallerDoc>(doc),
         }
     }
 
@@ -145,6 +153,7 @@ impl Kind {
             Self::Transform => push(&mut objects.transforms, version),
             Self::Host => push(&mut objects.hosts, version),
             Self::Block => push(&mut objects.blocks, version),
+            Self::Caller => push(&mut objects.callers, version),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Use-cases of objects: save, delete, roll back; one version, one audit record, one event per change.
 
-use portico_base::{Access, Context, Timestamp};
+use portico_base::{Access, Context, Permission, Timestamp};
 use portico_contract::audit::{Audit, Record};
 use portico_db::{Db, Lease, WriteTx};
 use serde_json::{Value, json};
@@ -199,7 +199,8 @@ impl Ops {
         Ok(version)
     }
 
-    /// The document as it is kept: a release gets the state that follows from it.
+    /// The document as it is kept: a release gets the state that follows from it, and nobody gives services
+    /// rights that they do not hold themselves.
     fn admitted(
         &self,
         cx: &Context,
@@ -208,6 +209,9 @@ impl Ops {
         present: Option<&Version>,
         doc: Value,
     ) -> Result<Value, Error> {
+        if kind == Kind::Caller {
+            grantable(cx, &doc)?;
+        }
         if kind != Kind::Release {
             return Ok(doc);
         }
@@ -365,4 +369,16 @@ fn conflicts(kind: Kind, name: &str, doc: &Value, objects: &Objects) -> Vec<Stri
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+/// Whoever lets services call gives them no more than they have (ID-22).
+fn grantable(cx: &Context, doc: &Value) -> Result<(), Error> {
+    let wanted = doc.get("permissions").and_then(Value::as_array);
+    let texts = wanted.into_iter().flatten().filter_map(Value::as_str);
+    for permission in texts.filter_map(|text| Permission::parse(text).ok()) {
+        if !cx.principal().may(&permission) {
+            return Err(Error::Missing(permission));
+        }
+    }
+    Ok(())
 }

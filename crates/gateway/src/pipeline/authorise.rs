@@ -67,11 +67,7 @@ pub(crate) fn principal(
         return Ok(());
     }
     if !principal.is_authenticated() {
-        return Err(Refusal::new(
-            StatusCode::UNAUTHORIZED,
-            "gateway.unauthenticated",
-            "a credential is needed",
-        ));
+        return Err(Refusal::nobody());
     }
     let replaced = route.is_some_and(|r| r.public);
     if let Some(rule) = endpoint.filter(|_| !replaced) {
@@ -92,7 +88,7 @@ fn roles(principal: &Principal, wanted: &[String]) -> Result<(), Refusal> {
         return Ok(());
     }
     let detail = format!("one of the roles {} is needed", wanted.join(", "));
-    Err(Refusal::new(StatusCode::FORBIDDEN, "gateway.forbidden", "").with_detail(detail))
+    Err(denied(detail))
 }
 
 fn permissions(principal: &Principal, wanted: &[portico_base::Permission]) -> Result<(), Refusal> {
@@ -100,9 +96,13 @@ fn permissions(principal: &Principal, wanted: &[portico_base::Permission]) -> Re
         None => Ok(()),
         Some(missing) => {
             let detail = format!("the permission {missing} is needed");
-            Err(Refusal::new(StatusCode::FORBIDDEN, "gateway.forbidden", "").with_detail(detail))
+            Err(denied(detail))
         }
     }
+}
+
+fn denied(detail: String) -> Refusal {
+    Refusal::new(StatusCode::FORBIDDEN, "identity.permission_denied", "").with_detail(detail)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use http::{Request, Response, StatusCode, header};
 use portico_base::Caller;
 use portico_telemetry::logs::in_scope;
 
-use super::door::Door;
+use super::caller::{Strange, Towards};
+use super::door::{Door, Local};
 use super::hygiene;
 use super::record::Log;
 use super::refusal::Refusal;
@@ -50,13 +51,18 @@ impl Door {
 
     pub(super) async fn root(
         self: &Rc<Self>,
-        prefix: &'static str,
-        path: &str,
+        local: &Local,
+        (prefix, path, host): (&'static str, &str, &str),
         request: Request<ReqBody>,
         stream: &Rc<Stream>,
         log: &mut Log,
     ) -> Result<Response<RespBody>, Refusal> {
-        let identity = self.identify(&request, log, false)?;
+        let to = Towards {
+            service: "",
+            host,
+            strange: Strange::Doubt,
+        };
+        let identity = self.identify(local, &to, &request, log).await?;
         if let Some(keys) = &identity.keys {
             stream.set_keys(Rc::clone(keys));
         }
@@ -93,6 +99,12 @@ impl Door {
                 .extensions_mut()
                 .insert(portico_web::PluginProtocol(spoken));
         }
+        let csrf = request.headers().get("x-portico-csrf");
+        let came = portico_web::Came {
+            https: log.client.https,
+            csrf: csrf.is_some_and(|value| value == "1"),
+        };
+        request.extensions_mut().insert(came);
         hygiene::clean_request(request.headers_mut(), log.client.proxied);
         let original = request.uri().clone();
         *request.uri_mut() = uri(path, original.query())?;

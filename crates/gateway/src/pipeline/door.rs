@@ -108,7 +108,11 @@ impl Door {
         let policy = Arc::new(move |ip: IpAddr| guard.check((ip, 0).into()).is_ok());
         Rc::new(Self {
             upstreams: Upstreams::new(worker, settings::pool_limits(&gate.settings), policy),
-            identifier: Identifier::new(gate.credentials.clone(), gate.verifier.clone()),
+            identifier: Identifier::new(
+                gate.credentials.clone(),
+                gate.entrance.verifier.clone(),
+                gate.entrance.tenants.clone(),
+            ),
             dice: Dice::new(gate.random.u64()),
             meters: Meters::new(gate.families.clone()),
             access: RefCell::new(
@@ -161,7 +165,7 @@ impl Door {
         let mut log = pending.take();
         let mut response = match answered {
             Ok(response) => response,
-            Err(refusal) => self.refuse(&refusal, &mut log, grpc),
+            Err(refusal) => self.refuse(&refusal.or_of(log.doubt.take()), &mut log, grpc),
         };
         self.finish_headers(&mut response, &mut log, origin.as_ref());
         log.status = response.status();

@@ -84,7 +84,8 @@ impl Errands {
     /// Takes note of the listeners; that with TLS is what clients use when there is one.
     pub(crate) fn opened(&self, bound: &[Bound]) {
         let tls = bound.iter().find(|b| b.name == "https");
-        if let Some(own) = tls.or(bound.first()) {
+        let plain = || bound.iter().find(|b| b.name == "http");
+        if let Some(own) = tls.or_else(plain) {
             let own = OwnListener {
                 https: own.name == "https",
                 port: own.address.port(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use portico_contract::directory::Observation;
 use portico_telemetry::trace::TraceContext;
@@ -36,6 +36,7 @@ use crate::serve::UpgradeTo;
 use crate::upstream::{SendError, SendErrorKind, SendOptions, TimeoutKind};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const IDENTITY: HeaderName = HeaderName::from_static("x-portico-identity");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Headers that a request gets here.
@@ -316,7 +317,24 @@ impl Door {
             transform.request(headers, &fill(&trip.identity, &trip.request_id, &[]));
         }
         trip.identity.wire.write(headers, &trip.request_id);
+        self.state_identity(trip, headers);
         Ok(())
+    }
+
+    /// Signed words about the caller, for services that ask for them (ID-170). Whoever signs remembers them,
+    /// so that hardly a request pays for a signature.
+    fn state_identity(&self, trip: &Trip, headers: &mut HeaderMap) {
+        let principal = &trip.identity.principal;
+        if !trip.node.service.identity_statement || !principal.is_authenticated() {
+            return;
+        }
+        let statements = self.gate.entrance.statements.as_ref();
+        let service = &trip.node.service.key.name;
+        let now_s = trip.begun_ms / 1_000;
+        let said = statements.and_then(|s| s.statement(principal, service, now_s));
+        if let Some(value) = said.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(IDENTITY, value);
+        }
     }
 
     /// Makes the request one for this instance: target, deadline, signature.

@@ -22,11 +22,12 @@ use portico_telemetry::trace::Tracer;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::entrance::Entrance;
 use super::metrics::{Families, TableFigures};
 use super::overrides::Overrides;
+use super::settings::CONSOLE_NETWORKS;
 use crate::balance::Change;
 use crate::cache::Cache;
-use crate::identify::TokenVerifier;
 use crate::limit::Concurrent;
 use crate::objects::Objects;
 use crate::route::build::{Builder, Input, Names};
@@ -69,7 +70,7 @@ pub struct Parts {
     pub settings: Settings,
     pub objects: Arc<Objects>,
     pub credentials: Credentials,
-    pub verifier: Option<Arc<dyn TokenVerifier>>,
+    pub entrance: Entrance,
     pub addresses: Addresses,
     pub limiter: Limiter,
     /// Secret of the installation, the same on every replica.
@@ -92,7 +93,7 @@ pub struct Gate {
     pub(super) directory: Arc<dyn DirectorySource>,
     pub(super) settings: Settings,
     pub(super) credentials: Credentials,
-    pub(super) verifier: Option<Arc<dyn TokenVerifier>>,
+    pub(super) entrance: Entrance,
     pub(super) addresses: Addresses,
     pub(super) limiter: Limiter,
     pub(super) hasher: KeyHasher,
@@ -144,7 +145,7 @@ impl Gate {
             directory: parts.directory,
             settings: parts.settings,
             credentials: parts.credentials,
-            verifier: parts.verifier,
+            entrance: parts.entrance,
             addresses: parts.addresses,
             limiter: parts.limiter,
             hasher: KeyHasher::new(parts.limit_seed),
@@ -182,7 +183,9 @@ impl Gate {
         let weak = Arc::downgrade(self);
         self.settings.subscribe(Arc::new(move |keys| {
             if let Some(gate) = weak.upgrade()
-                && keys.iter().any(|k| k.starts_with("gateway."))
+                && keys
+                    .iter()
+                    .any(|k| k.starts_with("gateway.") || *k == CONSOLE_NETWORKS.declaration.key)
             {
                 gate.settings_version.fetch_add(1, Relaxed);
                 gate.want(|_| {});

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::client::{Client, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
 use super::refusal::Refusal;
+use crate::identify::is_own_cookie;
 
 /// Times that we may have seen a request before it is a loop.
 const MOST_PASSES: usize = 3;
@@ -14,13 +15,6 @@ const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-work
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const PSEUDONYM: &str = "portico";
-/// Our session cookies; no service ever sees or sets them.
-pub(super) const OWN_COOKIES: [&str; 4] = [
-    "__Host-portico_session",
-    "__Host-portico_refresh",
-    "portico_session",
-    "portico_refresh",
-];
 
 /// Headers that a client could use to be routed or believed as something else. To CGI-like services an
 /// underscore is a dash: what looks like one of these to them is taken away as well, and one that looks like
@@ -144,7 +138,7 @@ pub(super) fn take_credentials(headers: &mut HeaderMap, forward: bool) {
         let kept: Vec<&str> = lines
             .flat_map(|line| line.split(';'))
             .map(str::trim)
-            .filter(|pair| !OWN_COOKIES.contains(&pair.split('=').next().unwrap_or("").trim()))
+            .filter(|pair| !is_own_cookie(pair.split('=').next().unwrap_or("").trim()))
             .collect();
         match HeaderValue::try_from(kept.join("; ")) {
             Ok(value) if !value.is_empty() => headers.insert(header::COOKIE, value),
@@ -177,7 +171,7 @@ pub(super) fn clean_response(headers: &mut HeaderMap, shares_host: bool) {
                 .next()
                 .unwrap_or_default()
                 .trim_ascii();
-            OWN_COOKIES.iter().any(|own| own.as_bytes() == name)
+            std::str::from_utf8(name).is_ok_and(is_own_cookie)
         };
         if headers.get_all(header::SET_COOKIE).iter().any(is_own) {
             let kept: Vec<HeaderValue> = headers
@@ -269,8 +263,8 @@ mod tests {
     #[test]
     fn own_cookies_stay_here() {
         let mut headers = map(&[
-            ("cookie", "a=1; portico_session=s; b=2"),
-            ("cookie", "__Host-portico_refresh=r"),
+            ("cookie", "a=1; portico_at=s; b=2"),
+            ("cookie", "__Host-portico_at=r; __Secure-portico_rt=r"),
             ("authorization", "Bearer x"),
         ]);
         take_credentials(&mut headers, true);
@@ -281,7 +275,7 @@ mod tests {
         take_credentials(&mut headers, false);
         assert!(!headers.contains_key("authorization"));
         let mut answer = map(&[
-            ("set-cookie", "portico_session=evil; Path=/"),
+            ("set-cookie", "portico_at=evil; Path=/"),
             ("set-cookie", "a=1"),
             ("x-portico-user", "x"),
             ("server", "y"),

@@ -15,7 +15,7 @@ use super::metrics::Meter;
 use super::refusal::client_gone;
 use crate::balance::Attempted;
 use crate::body::ReqBody;
-use crate::identify::Identity;
+use crate::identify::{BadCredential, Identity};
 use crate::limit::{Seat, Tightest};
 use crate::route::host::HostKind;
 use crate::route::plan::Plan;
@@ -48,6 +48,11 @@ pub struct Log {
     pub(super) kind: Option<HostKind>,
     /// The answer is a stranger's: fetched now, or kept from before.
     pub(super) foreign: bool,
+    /// It came by the listener between services, whose callers are known and few: the limits for everybody
+    /// are not for them.
+    pub(super) between: bool,
+    /// Why the credential that came counts for nothing: told where somebody is needed.
+    pub(super) doubt: Option<BadCredential>,
 }
 
 impl Log {
@@ -184,6 +189,8 @@ pub(super) fn begin(
         path: None,
         kind: None,
         foreign: false,
+        doubt: None,
+        between: false,
     })
 }
 

@@ -6,8 +6,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use crate::body::{BodyError, RespBody};
+use crate::identify::BadCredential;
 use crate::limit::{self, Refused};
 use crate::upstream::SendErrorKind;
+
+/// The code of a request without a credential where one is needed.
+const MISSING: &str = "identity.token_missing";
 
 /// Why a request gets an answer of ours instead of a service's.
 #[derive(Debug, Clone)]
@@ -44,6 +48,30 @@ impl Refusal {
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// The same with a further member of the problem document.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.more
+            .get_or_insert_default()
+            .insert(name.to_owned(), value);
+        self
+    }
+
+    /// Where somebody is needed, whoever came with a credential that is not good is told what is wrong with it.
+    #[must_use]
+    pub(super) fn or_of(self, doubt: Option<BadCredential>) -> Self {
+        match doubt {
+            Some(bad) if self.code == MISSING => super::caller::refused(&bad),
+            _ => self,
+        }
+    }
+
+    /// Nobody is known, and somebody is needed.
+    #[must_use]
+    pub const fn nobody() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, MISSING, "a credential is needed")
     }
 
     /// A limit said no.
@@ -137,10 +165,11 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = if self.code == "gateway.token_invalid" {
-                "Bearer error=\"invalid_token\""
-            } else {
+            // RFC 6750 §3: without a credential no error is told.
+            let challenge = if self.code == MISSING {
                 "Bearer"
+            } else {
+                "Bearer error=\"invalid_token\""
             };
             headers.insert(
                 header::WWW_AUTHENTICATE,

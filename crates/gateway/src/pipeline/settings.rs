@@ -1,7 +1,9 @@
 //! The gateway's settings that the pipeline reads, with their defaults (§6 of the specification).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portico_contract::settings::{Declaration, Key, Kind, Settings};
 
 use crate::balance::BreakerSettings;
@@ -76,6 +78,7 @@ keys! {
         "访问日志模式",
     );
     BAGGAGE: Vec<String> = Declaration::new("gateway.trace.baggage", Kind::Json, "[]", "keys of W3C baggage that are passed on to services; none passes nothing", "允许转发的 baggage 键");
+    CONSOLE_NETWORKS: Vec<String> = Declaration::new("console.allow_cidrs", Kind::TextList { max: 100 }, "[]", "networks that administration is served to, where it has no listener of its own; none is everybody", "允许访问管理功能的网段");
     MAINTENANCE: Maintenance = Declaration::new(
         "gateway.maintenance", Kind::Json, "{\"on\":false}", "answer 503 to everybody", "维护模式",
     );
@@ -119,6 +122,8 @@ pub struct Values {
     /// Keys of baggage that are passed on.
     pub baggage: Box<[String]>,
     pub maintenance: Maintenance,
+    /// Networks that administration is served to; absent for all. One that cannot be read lets nobody in.
+    pub console_networks: Option<Box<[IpNet]>>,
 }
 
 impl Values {
@@ -158,8 +163,22 @@ impl Values {
             },
             baggage: settings.system(&BAGGAGE).into(),
             maintenance: settings.system(&MAINTENANCE),
+            console_networks: networks(&settings.system(&CONSOLE_NETWORKS)),
         }
     }
+}
+
+/// Networks, and single addresses as such.
+fn networks(texts: &[String]) -> Option<Box<[IpNet]>> {
+    let read = |text: &String| {
+        let found = text
+            .parse()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        found
+            .inspect_err(|_| tracing::error!(text, "an entry of console.allow_cidrs is no network"))
+            .ok()
+    };
+    (!texts.is_empty()).then(|| texts.iter().filter_map(read).collect())
 }
 
 /// The limits of connection pools; each worker takes them over when settings change.
@@ -207,6 +226,10 @@ mod tests {
             ),
             (2, 30_000, 15_000)
         );
+        assert_eq!(values.console_networks, None);
+        let limited = networks(&["10.0.0.0/8".to_owned(), "::1".to_owned(), "x".to_owned()]);
+        assert_eq!(limited.map(|n| n.len()), Some(2), "and never everybody");
+        assert_eq!(networks(&["x".to_owned()]).map(|n| n.len()), Some(0));
         assert_eq!(pool_limits(&Settings::defaults()).connections, 1024);
         let (declared, built) = (cache_config(&Settings::defaults()), CacheConfig::default());
         assert_eq!(declared.memory, built.memory);

@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 
 use super::authorise;
+use super::caller::{Strange, Towards};
 use super::door::{Door, Local};
 use super::record::Log;
 use super::refusal::Refusal;
@@ -38,7 +39,12 @@ impl Door {
         let needs =
             access.is_some_and(|a| !a.public && (!a.roles.is_empty() || !a.permissions.is_empty()));
         let identity = if needs {
-            self.identify(&request, log, false)?
+            let to = Towards {
+                service: "",
+                host,
+                strange: Strange::Refuse,
+            };
+            self.identify(local, &to, &request, log).await?
         } else {
             self.identifier.anonymous()
         };

@@ -11,24 +11,28 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::authorise;
+use super::between::Came;
+use super::caller::{Strange, Towards, no_key_in_query};
 use super::cors::is_preflight;
 use super::deadline::deadline;
 use super::door::{Door, Local};
-use super::errand::InTheNameOf;
+use super::entrance::INTERNAL;
 use super::forward::Trip;
 use super::record::Log;
 use super::refusal::Refusal;
 use super::target::{redirect, rewritten};
 use super::transform::Fill;
 use crate::body::{ReqBody, RespBody};
-use crate::identify::{Identity, Origin};
+use crate::identify::Identity;
 use crate::limit::{Limited, Subject, tighter};
 use crate::objects::doc::Target;
 use crate::route::endpoints::EndpointRule;
 use crate::route::host::{HostKind, without_port};
+use crate::route::house::{HouseRoute, PLATFORM};
 use crate::route::path::normalise;
 use crate::route::plan::{self, Plan};
 use crate::route::release::{Asker, VersionNotFound};
+use crate::route::service::ServiceNode;
 use crate::route::table::{Ask, Found, Miss, Named, Route};
 use crate::serve::{self, Stream};
 
@@ -59,10 +63,14 @@ impl Door {
         stream: &Rc<Stream>,
         log: &mut Log,
     ) -> Result<Response<RespBody>, Refusal> {
+        let listener = stream.conn.listener;
+        log.between = listener == INTERNAL;
         self.limit_address(local, log)?;
         if !local.table.blocks.is_empty() {
             blocked(local, log, &self.gate.clock.now())?;
         }
+        let now_s = log.begun_us / 1_000_000;
+        self.gate.entrance.admits(log.client.address, now_s)?;
         if request.method() == Method::TRACE || request.method() == Method::CONNECT {
             return Err(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -74,13 +82,17 @@ impl Door {
             return Ok(options_of_the_server());
         }
         let uri = request.uri().clone();
+        no_key_in_query(uri.query())?;
         let path = normalise(uri.path().as_bytes()).map_err(|why| bad_path(&why.to_string()))?;
         if path.as_str() != uri.path() {
             log.path = Some(path.as_str().into());
         }
         let host_value = log.host.clone();
         let host = lower_host(host_value.as_ref());
-        log.kind = local.host_kind(&host);
+        log.kind = self.kind_of_host(local, listener, &host);
+        if log.kind == Some(HostKind::Admin) {
+            self.manages(local, listener, log)?;
+        }
         let ask = Ask {
             host: without_port(&host),
             kind: log.kind,
@@ -109,14 +121,31 @@ impl Door {
                 };
                 self.call(local, call, request, stream, log).await
             }
+            // Services call each other by name, and nothing else is there.
+            Ok(_) if listener == INTERNAL => Err(missed(Miss::Nothing)),
             Ok(Found::Route(route)) => {
                 self.routed(local, route, path.as_str(), &host, request, stream, log)
                     .await
             }
-            Ok(Found::Root(prefix)) => self.root(prefix, path.as_str(), request, stream, log).await,
+            Ok(Found::Root(prefix)) => {
+                let at = (prefix, path.as_str(), &*host);
+                self.root(local, at, request, stream, log).await
+            }
             Ok(Found::Home(page)) => Ok(redirect(page, StatusCode::FOUND)),
             Err(miss) => Err(missed(miss)),
         }
+    }
+
+    /// What a host is for. By the listener between services every host is ours, and so is one that a tenant
+    /// is bound to.
+    fn kind_of_host(&self, local: &Local, listener: &str, host: &str) -> Option<HostKind> {
+        if listener == INTERNAL {
+            return Some(HostKind::Whole);
+        }
+        local.host_kind(host).or_else(|| {
+            let bound = self.identifier.tenant_of_host(without_port(host));
+            bound.map(|_| HostKind::Whole)
+        })
     }
 
     fn limit_address(&self, local: &Local, log: &Log) -> Result<(), Refusal> {
@@ -129,8 +158,7 @@ impl Door {
 
     /// Takes one request out of a limit that concerns nothing but the client's address.
     fn take(&self, local: &Local, limited: Option<&Limited>, log: &Log) -> Result<(), Refusal> {
-        let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
-        let Some(limited) = limited.filter(|_| !exempt) else {
+        let Some(limited) = limited.filter(|_| !is_exempt(local, log)) else {
             return Ok(());
         };
         let (anonymous, headers) = (self.identifier.anonymous(), HeaderMap::new());
@@ -230,12 +258,25 @@ impl Door {
             return Ok(answer);
         }
         foreign_origin(local, &call, &request)?;
-        let lenient = call
-            .named
-            .all()
-            .next()
-            .is_some_and(|n| n.service.forward_credentials);
-        let identity = self.identify(&request, log, lenient)?;
+        let house = { call.named.builtin }
+            .then(|| self.house_route(&call, request.method()))
+            .flatten();
+        if house.is_some_and(|route| route.admin) {
+            self.manages(local, stream.conn.listener, log)?;
+        }
+        let identity = self.identify(local, &towards(&call), &request, log).await?;
+        let identity = self.between(
+            local,
+            came(stream),
+            (&call.named.plan.service, &call.below),
+            request.method(),
+            identity,
+            log,
+        )?;
+        if house.is_some_and(|route| !route.public) && !identity.principal.is_authenticated() {
+            return Err(Refusal::nobody());
+        }
+        self.fresh_enough(&identity, house.is_some_and(|route| route.sensitive))?;
         if !identity.principal.is_authenticated() && log.kind == Some(HostKind::Auth) {
             self.limit_auth(local, log)?;
         }
@@ -246,10 +287,11 @@ impl Door {
         request.body_mut().set_limit(call.plan.body_max);
         too_large(&request, call.plan.body_max)?;
         if call.named.builtin {
+            house_is_on(&call, &identity)?;
             self.limit_account(local, call.plan, None, &identity, &request, log)?;
             return self.in_process(&call, &identity, request, log).await;
         }
-        let trip = self.trip(local, &call, &identity, &request, log)?;
+        let trip = self.trip(local, &call, &identity, &request, stream, log)?;
         log.foreign = true;
         self.limit_account(
             local,
@@ -263,38 +305,18 @@ impl Door {
         in_scope_if(kept, self.cached(&trip, call.path, request, log)).await
     }
 
-    /// Who calls. A bad credential is refused, except towards services that check credentials of their own.
-    pub(super) fn identify(
-        &self,
-        request: &Request<ReqBody>,
-        log: &mut Log,
-        lenient: bool,
-    ) -> Result<Rc<Identity>, Refusal> {
-        if let Some(InTheNameOf(principal)) = request.extensions().get() {
-            let identity = self.identifier.of(Arc::clone(principal));
-            log.identity = Some(Rc::clone(&identity));
-            return Ok(identity);
-        }
+    /// What is known of a built-in route before anybody is identified.
+    fn house_route(&self, call: &Call<'_>, method: &Method) -> Option<&HouseRoute> {
+        let house = &self.gate.entrance.house;
+        house.find(call.name, method, &call.below)
+    }
+
+    fn manages(&self, local: &Local, listener: &str, log: &Log) -> Result<(), Refusal> {
         let now_s = log.begun_us / 1_000_000;
-        let from = Origin {
-            address: Some(log.client.address),
-            direct_loopback: log.client.direct_loopback,
-        };
-        let identity = match self.identifier.identify(request.headers(), from, now_s) {
-            Ok(identity) => identity,
-            Err(_) if lenient => self.identifier.anonymous(),
-            Err(why) => {
-                tracing::debug!(reason = why.0, "a credential was refused");
-                return Err(Refusal::new(
-                    StatusCode::UNAUTHORIZED,
-                    "gateway.token_invalid",
-                    "the credential is not valid",
-                ));
-            }
-        };
-        self.force_trace(request.headers(), &identity.principal, log);
-        log.identity = Some(Rc::clone(&identity));
-        Ok(identity)
+        let networks = local.table.values.console_networks.as_deref();
+        self.gate
+            .entrance
+            .manages(listener, networks, &log.client, now_s)
     }
 
     /// Tenant and service switch, version, endpoint, authorisation.
@@ -304,20 +326,11 @@ impl Door {
         call: &Call<'_>,
         identity: &Rc<Identity>,
         request: &Request<ReqBody>,
+        stream: &Stream,
         log: &mut Log,
     ) -> Result<Trip, Refusal> {
         let principal = &*identity.principal;
-        let node = call
-            .named
-            .of(principal.tenant)
-            .ok_or(missed(Miss::NoService(call.name)))?;
-        if !node.service.enabled || node.service.disabled_for.contains(&principal.tenant) {
-            return Err(Refusal::new(
-                StatusCode::FORBIDDEN,
-                "gateway.service_disabled",
-                "the service is switched off",
-            ));
-        }
+        let node = switched_on(call, identity)?;
         let header = request.headers().get(VERSION).and_then(|v| v.to_str().ok());
         let asker = Asker {
             headers: request.headers(),
@@ -337,6 +350,10 @@ impl Door {
             .find(request.method(), &call.below, name.map_or("", |n| n))
             .cloned();
         let rule = endpoint.as_ref().map(|e| &e.access);
+        let asked = rule.map_or(&[][..], |r| &r.permissions);
+        if self.gate.entrance.house.is_admin(call.name, asked) {
+            self.manages(local, stream.conn.listener, log)?;
+        }
         authorise::principal(
             principal,
             call.plan.access.as_ref(),
@@ -419,7 +436,7 @@ impl Door {
             headers: request.headers(),
             claims: &identity.claims,
         };
-        let exempt = log.client.direct_loopback && !local.table.values.limit_loopback;
+        let exempt = is_exempt(local, log);
         let defaults = [&local.user, &local.user_at_once]
             .into_iter()
             .flatten()
@@ -457,6 +474,68 @@ impl Door {
             }
         }
         worst.map_or(Ok(()), |refused| Err(Refusal::limited(refused)))
+    }
+}
+
+/// The service of a name in the caller's tenant, which may have switched it off (GW-17).
+fn switched_on<'a>(call: &Call<'a>, identity: &Identity) -> Result<&'a Arc<ServiceNode>, Refusal> {
+    let tenant = identity.principal.tenant;
+    let node = call
+        .named
+        .of(tenant)
+        .ok_or(missed(Miss::NoService(call.name)))?;
+    if node.is_on_for(tenant) {
+        Ok(node)
+    } else {
+        Err(switched_off())
+    }
+}
+
+/// An application of the house can be switched off as well; what the platform stands on cannot, for nobody
+/// could switch it on again.
+fn house_is_on(call: &Call<'_>, identity: &Identity) -> Result<(), Refusal> {
+    let tenant = identity.principal.tenant;
+    let node = call.named.of(tenant);
+    if PLATFORM.contains(&call.name) || node.is_none_or(|node| node.is_on_for(tenant)) {
+        Ok(())
+    } else {
+        Err(switched_off())
+    }
+}
+
+fn switched_off() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "gateway.service_disabled",
+        "the service is switched off",
+    )
+}
+
+/// The limits that hold for everybody do not hold for this machine, nor between services.
+fn is_exempt(local: &Local, log: &Log) -> bool {
+    log.between || (log.client.direct_loopback && !local.table.values.limit_loopback)
+}
+
+fn towards<'a>(call: &Call<'a>) -> Towards<'a> {
+    let own = call.named.all().next();
+    let strange = match own {
+        // Whoever logs in may still carry what has ended.
+        _ if call.named.builtin => Strange::Doubt,
+        Some(node) if node.service.forward_credentials => Strange::Leave,
+        _ => Strange::Refuse,
+    };
+    Towards {
+        service: call.name,
+        host: call.host,
+        strange,
+    }
+}
+
+fn came(stream: &Stream) -> Came {
+    if stream.conn.listener == INTERNAL {
+        Came::Internal
+    } else {
+        Came::Public
     }
 }
 

@@ -104,6 +104,7 @@ impl Builder {
             wild: Vec::new(),
             any: RouteSet::default(),
             roots: Arc::clone(&self.roots),
+            callers: Arc::clone(&compiled.callers),
             values,
         };
         self.routes(&mut table, &input.objects, &compiled);

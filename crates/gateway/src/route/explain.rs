@@ -678,7 +678,7 @@ mod tests {
                 Some("GET /secret"),
                 Some(Refused {
                     status: 401,
-                    code: "gateway.unauthenticated"
+                    code: "identity.token_missing"
                 })
             )
         );

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::callers::Callers;
 use crate::cache::RulePolicy;
 use crate::limit::Limited;
 use crate::objects::doc::{AccessDoc, Object, Objects, RouteDoc, Scope};
@@ -89,6 +90,7 @@ pub struct Compiled {
     pub cors: Vec<(Scope, Arc<Cors>)>,
     pub transforms: Vec<(Scope, Arc<Transform>)>,
     pub cache: Vec<(Scope, Arc<RulePolicy>)>,
+    pub callers: Arc<Callers>,
 }
 
 impl Compiled {
@@ -116,6 +118,7 @@ impl Compiled {
                 |o| Transform::compile(&o.doc),
             ),
             cache: all(&objects.cache_rules, |d| &d.scope, |o| o.doc.policy.clone()),
+            callers: Arc::new(Callers::compile(&objects.callers)),
         }
     }
 }

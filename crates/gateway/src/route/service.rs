@@ -119,6 +119,12 @@ pub struct Build<'a> {
 }
 
 impl ServiceNode {
+    /// True unless it is switched off, for everybody or for a tenant (GW-17).
+    #[must_use]
+    pub fn is_on_for(&self, tenant: Uuid) -> bool {
+        self.service.enabled && !self.service.disabled_for.contains(&tenant)
+    }
+
     /// Builds the node; the state is the one of the snapshot before.
     #[must_use]
     pub fn build(service: &Arc<Service>, state: &Arc<ServiceState>, build: &Build<'_>) -> Self {
@@ -459,6 +465,7 @@ pub(crate) mod fixture {
             disabled_for: Arc::default(),
             default_access: DefaultAccess::Public,
             forward_credentials: false,
+            identity_statement: false,
             endpoints: Arc::default(),
             openapi_url: None,
             instances: instances.into_iter().map(Arc::new).collect(),

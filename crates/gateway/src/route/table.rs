@@ -6,6 +6,7 @@ use foldhash::HashMap;
 use http::{HeaderMap, Method};
 use uuid::Uuid;
 
+use super::callers::Callers;
 use super::condition::Conditions;
 use super::host::{HostKind, Hosts};
 use super::path::{Normalised, is_clean_prefix};
@@ -34,6 +35,8 @@ pub struct Table {
     pub(super) any: RouteSet,
     /// Root prefixes of built-in services, longest first.
     pub(super) roots: Arc<[&'static str]>,
+    /// Which service may call which.
+    pub callers: Arc<Callers>,
 }
 
 /// All services of one name.

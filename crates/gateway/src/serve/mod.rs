@@ -1,6 +1,7 @@
 //! The listening side: workers, connections, HTTP/1.1 and HTTP/2, TLS, limits, draining.
 
 mod accept;
+mod authority;
 pub(crate) mod buffers;
 mod conn_h1;
 mod conn_h2;

@@ -14,10 +14,13 @@ use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+
+use super::authority::Authority;
 
 /// How often the files are looked at; a change is used at most twice this later.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +44,8 @@ pub struct CertSource {
     pub folder: Option<PathBuf>,
     /// Refuse TLS 1.2.
     pub only_tls13: bool,
+    /// Clients must show a certificate of the authority in this file (PEM).
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Certificates in use by all TLS listeners.
@@ -48,6 +53,8 @@ pub struct CertStore {
     source: CertSource,
     resolver: Arc<Resolver>,
     acceptor: TlsAcceptor,
+    /// Who vouches for clients.
+    authority: Option<Arc<Authority>>,
     state: Mutex<Loaded>,
 }
 
@@ -56,6 +63,7 @@ pub struct CertStore {
 struct Loaded {
     pairs: Vec<(CertFiles, Arc<CertifiedKey>)>,
     seen: Vec<(CertFiles, Stamp)>,
+    authority: Option<(SystemTime, u64)>,
 }
 
 type Stamp = [Option<(SystemTime, u64)>; 2];
@@ -78,7 +86,14 @@ impl CertStore {
     /// As [`CertStore::load`]; also when the folder cannot be read.
     pub fn open(source: CertSource) -> io::Result<Arc<Self>> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut state = Loaded::default();
+        let ca = source.client_ca.as_deref();
+        let mut state = Loaded {
+            authority: ca.and_then(changed),
+            ..Loaded::default()
+        };
+        let authority = ca
+            .map(|file| Authority::open(file, &provider))
+            .transpose()?;
         if let Some(error) = state.read(source.pairs()?, &provider) {
             return Err(error);
         }
@@ -97,15 +112,20 @@ impl CertStore {
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(io::Error::other)?;
-        let mut config = builder
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
+        let builder = match &authority {
+            Some(authority) => builder
+                .with_client_cert_verifier(Arc::clone(authority) as Arc<dyn ClientCertVerifier>),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok(Arc::new(Self {
             source,
             resolver,
             acceptor,
+            authority,
             state: Mutex::new(state),
         }))
     }
@@ -134,19 +154,34 @@ impl CertStore {
     pub fn reload(&self) -> io::Result<bool> {
         let files = self.source.pairs()?;
         let mut state = self.state.lock();
+        let renewed = self.renew_authority(&mut state)?;
         let unchanged = files.len() == state.seen.len()
             && files
                 .iter()
                 .zip(&state.seen)
                 .all(|(file, (seen, at))| file == seen && stamp(file) == *at);
         if unchanged {
-            return Ok(false);
+            return Ok(renewed);
         }
         let error = state.read(files, &rustls::crypto::aws_lc_rs::default_provider());
         self.resolver
             .table
             .store(Arc::new(Table::new(&state.pairs)));
         error.map_or(Ok(true), Err)
+    }
+
+    /// Reads the authority again when its file has changed.
+    fn renew_authority(&self, state: &mut Loaded) -> io::Result<bool> {
+        let (Some(authority), Some(file)) = (&self.authority, &self.source.client_ca) else {
+            return Ok(false);
+        };
+        let now = changed(file);
+        if now == state.authority {
+            return Ok(false);
+        }
+        authority.reload()?;
+        state.authority = now;
+        Ok(true)
     }
 
     /// Reloads for ever; to be spawned on the shared runtime.
@@ -292,7 +327,7 @@ impl Loaded {
                 }
             }
         }
-        *self = Self { pairs, seen };
+        (self.pairs, self.seen) = (pairs, seen);
         error
     }
 }
@@ -315,8 +350,10 @@ fn read(file: &CertFiles, provider: &CryptoProvider) -> io::Result<CertifiedKey>
 }
 
 fn stamp(file: &CertFiles) -> Stamp {
-    [&file.certificate, &file.key].map(|path| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    })
+    [&file.certificate, &file.key].map(|path| changed(path))
+}
+
+fn changed(path: &Path) -> Option<(SystemTime, u64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::device::Platform;
+use super::device::{Device, Platform};
 use super::user::User;
 
 /// Where tokens go.
@@ -33,6 +33,10 @@ pub(crate) struct DeviceWish {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub device_secret: Option<Secret<String>>,
+    /// SHA-256 of the secret, in the place of it when a ticket kept the wish.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub secret_hash: Option<[u8; 32]>,
     pub platform: Platform,
     /// Name for people.
     #[serde(default)]
@@ -71,7 +75,24 @@ pub(crate) enum LoginStatus {
     EnrolRequired,
     DeviceLimit,
     PasswordChangeRequired,
+    #[expect(
+        dead_code,
+        reason = "clients know the status from the beginning; terms of use come with their screens"
+    )]
     ConsentRequired,
+}
+
+impl LoginStatus {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::MfaRequired => "mfa_required",
+            Self::EnrolRequired => "enrol_required",
+            Self::DeviceLimit => "device_limit",
+            Self::PasswordChangeRequired => "password_change_required",
+            Self::ConsentRequired => "consent_required",
+        }
+    }
 }
 
 /// What every login answers (ID-60).
@@ -97,9 +118,72 @@ pub(crate) struct LoginResult {
     /// With `device_limit`: devices of which one may be logged out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceBrief>,
+    /// With `ok`, after a second factor was set up: each is good once, and they are shown this once.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exposed_all")]
+    #[schema(value_type = Vec<String>)]
+    pub recovery_codes: Vec<Secret<String>>,
+    /// With `ok`, when the tokens went into cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionBrief>,
     /// What goes into cookies.
     #[serde(skip)]
     pub cookies: Option<Tokens>,
+}
+
+impl LoginResult {
+    /// A login that waits for a next step.
+    pub(crate) fn step(status: LoginStatus, (ticket, ends): (Secret<String>, Timestamp)) -> Self {
+        Self {
+            status,
+            tokens: None,
+            ticket: Some(ticket),
+            ticket_expires_at: Some(ends),
+            user: None,
+            methods: Vec::new(),
+            devices: Vec::new(),
+            recovery_codes: Vec::new(),
+            session: None,
+            cookies: None,
+        }
+    }
+
+    /// A login that is done.
+    pub(crate) fn done(tokens: Tokens, user: Option<UserBrief>, transport: Transport) -> Self {
+        let session = SessionBrief {
+            session_id: tokens.session_id,
+            device_id: tokens.device_id.clone(),
+            expires_in: tokens.expires_in,
+            refresh_expires_in: tokens.refresh_expires_in,
+        };
+        let (tokens, session, cookies) = match transport {
+            Transport::Body => (Some(tokens), None, None),
+            Transport::Cookie => (None, Some(session), Some(tokens)),
+        };
+        Self {
+            status: LoginStatus::Ok,
+            tokens,
+            ticket: None,
+            ticket_expires_at: None,
+            user,
+            methods: Vec::new(),
+            devices: Vec::new(),
+            recovery_codes: Vec::new(),
+            session,
+            cookies,
+        }
+    }
+}
+
+/// What a client whose tokens are in cookies may know of them.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = LoginSession)]
+pub(crate) struct SessionBrief {
+    pub session_id: Uuid,
+    pub device_id: String,
+    /// Seconds until the access token ends.
+    pub expires_in: u32,
+    /// Seconds until the session ends, unless it is refreshed.
+    pub refresh_expires_in: u32,
 }
 
 /// Tokens of a session (ID-61).
@@ -153,6 +237,20 @@ pub(crate) struct DeviceBrief {
     pub last_active_at: Timestamp,
 }
 
+impl DeviceBrief {
+    /// A device whose session was active at a moment.
+    pub(crate) fn of(device: &Device, last_active_at: Timestamp) -> Self {
+        Self {
+            id: device.id,
+            platform: device.platform,
+            name: device.name.clone(),
+            model: device.model.clone(),
+            last_place: device.last_place.clone(),
+            last_active_at,
+        }
+    }
+}
+
 fn exposed<S: serde::Serializer>(
     secret: &Option<Secret<String>>,
     serializer: S,
@@ -168,4 +266,11 @@ fn exposed_one<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
+}
+
+fn exposed_all<S: serde::Serializer>(
+    secrets: &[Secret<String>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(|s| s.expose().as_str()))
 }

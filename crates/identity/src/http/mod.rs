@@ -1,5 +1,27 @@
 //! The API below `/api/identity`, one file a resource.
 
+mod api_keys;
+mod bulk;
+mod devices;
+mod factors;
+mod invitations;
+mod keys;
+mod login;
+mod mail;
+mod passwords;
+mod register;
+mod roles;
+mod security;
+mod sessions;
+mod setup;
+mod sms;
+mod tenants;
+mod tokens;
+mod user_view;
+mod users;
+mod way;
+pub(crate) mod well_known;
+
 use std::sync::Arc;
 
 use portico_web::{Built, Routes};
@@ -24,5 +46,22 @@ pub(crate) fn openapi() -> OpenApi {
 }
 
 fn all() -> Routes<Api> {
-    Routes::new()
+    let all = keys::add(Routes::new());
+    let all = login::add(all);
+    let all = setup::add(all);
+    let all = mail::add(all);
+    let all = tokens::add(all);
+    let all = sessions::add(all);
+    let all = devices::add(all);
+    let all = passwords::add(all);
+    let all = security::add(all);
+    let all = sms::add(all);
+    let all = register::add(all);
+    let all = factors::add(all);
+    let all = users::add(all);
+    let all = bulk::add(all);
+    let all = invitations::add(all);
+    let all = roles::add(all);
+    let all = tenants::add(all);
+    api_keys::add(all)
 }

@@ -14,10 +14,13 @@ pub(super) fn step() -> Step {
     changes.extend(roles());
     changes.extend(devices());
     changes.extend(sessions());
+    changes.extend(revocations());
     changes.extend(keys());
     changes.extend(codes());
     changes.extend(sms());
+    changes.extend(sms_sends());
     changes.extend(invitations());
+    changes.extend(batches());
     changes.extend(security());
     changes.extend(logins());
     Step::new("m0001_identity", changes)
@@ -50,7 +53,12 @@ fn tenants() -> Vec<Change> {
             .col(text("host").primary_key().take())
             .col(uuid("tenant_id"))
             .col(timestamp("created_at"))
-            .foreign_key(&mut references("tenant_hosts", "tenant_id", "tenants", "id"))
+            .foreign_key(&mut references(
+                "tenant_hosts",
+                "tenant_id",
+                "tenants",
+                "id",
+            ))
             .take()
             .into(),
         index("ix_tenant_hosts_tenant", "tenant_hosts", ["tenant_id"])
@@ -78,6 +86,8 @@ fn users() -> Vec<Change> {
             // E.164.
             .col(text_null("phone"))
             .col(text("display_name"))
+            // What name prefixes are looked for in, as bytes, because their order must not depend on a collation.
+            .col(bytes_null("search_key"))
             .col(text_null("avatar_object"))
             .col(text("locale"))
             .col(text("time_zone"))
@@ -106,13 +116,24 @@ fn users() -> Vec<Change> {
         unique("ux_users_username", "username_key"),
         unique("ux_users_email", "email_key"),
         unique("ux_users_phone", "phone"),
-        index("ix_users_created", "users", ["tenant_id", "created_at", "id"])
-            .take()
-            .into(),
+        index(
+            "ix_users_created",
+            "users",
+            ["tenant_id", "created_at", "id"],
+        )
+        .take()
+        .into(),
         index(
             "ix_users_last_login",
             "users",
             ["tenant_id", "last_login_at", "id"],
+        )
+        .take()
+        .into(),
+        index(
+            "ix_users_search",
+            "users",
+            ["tenant_id", "search_key", "id"],
         )
         .take()
         .into(),
@@ -137,6 +158,10 @@ fn secrets() -> Vec<Change> {
             .col(text_null("totp_secret"))
             .col(big_integer("totp_last_step"))
             .col(timestamp_null("totp_confirmed_at"))
+            // Wrong codes of late (ID-78).
+            .col(integer("totp_failures").default(0).take())
+            .col(timestamp_null("totp_failed_since"))
+            .col(timestamp_null("totp_locked_until"))
             .foreign_key(&mut references("user_secrets", "user_id", "users", "id"))
             .take()
             .into(),
@@ -207,6 +232,7 @@ fn roles() -> Vec<Change> {
             .take()
             .into(),
         table("user_roles")
+            .col(uuid("tenant_id"))
             .col(uuid("user_id"))
             .col(uuid("role_id"))
             .col(one_of("scope", &["own", "group", "tenant"]))
@@ -217,9 +243,13 @@ fn roles() -> Vec<Change> {
             .foreign_key(&mut references("user_roles", "role_id", "roles", "id"))
             .take()
             .into(),
-        index("ix_user_roles_role", "user_roles", ["role_id"])
-            .take()
-            .into(),
+        index(
+            "ix_user_roles_role",
+            "user_roles",
+            ["role_id", "tenant_id", "user_id"],
+        )
+        .take()
+        .into(),
         table("permissions")
             .col(text("name").primary_key().take())
             .col(text("service"))
@@ -227,6 +257,8 @@ fn roles() -> Vec<Change> {
             .col(text("title_en"))
             .col(boolean("admin"))
             .col(one_of("scope", &["tenant", "system"]))
+            // A plug-in declared it at registration.
+            .col(boolean("plugin"))
             .take()
             .into(),
     ]
@@ -314,9 +346,20 @@ fn sessions() -> Vec<Change> {
         )
         .take()
         .into(),
+        // Sessions that time ends, and those that ended long ago.
         index("ix_sessions_idle", "sessions", ["idle_expires_at"])
+            .and_where(Expr::col("revoked_at").is_null())
             .take()
             .into(),
+        index("ix_sessions_revoked", "sessions", ["revoked_at"])
+            .and_where(Expr::col("revoked_at").is_not_null())
+            .take()
+            .into(),
+    ]
+}
+
+fn revocations() -> Vec<Change> {
+    vec![
         table("revocations")
             .col(big_integer("seq").primary_key().take())
             .col(one_of(
@@ -347,6 +390,8 @@ fn sessions() -> Vec<Change> {
             .col(integer("id").primary_key().take())
             // Epoch of the whole installation: tokens with a lower one are refused.
             .col(big_integer("ge"))
+            // Named at the first start.
+            .col(uuid_null("installation"))
             .take()
             .into(),
         Query::insert()
@@ -426,6 +471,8 @@ fn codes() -> Vec<Change> {
             // Envelope.
             .col(text("phone"))
             .col(bytes("code_mac"))
+            // Of the code before, so that it can be told from a wrong one.
+            .col(bytes_null("previous_mac"))
             .col(text("device_client_id"))
             .col(uuid_null("user_id"))
             .col(text_null("ip"))
@@ -508,9 +555,13 @@ fn sms() -> Vec<Change> {
             .col(timestamp("at"))
             .take()
             .into(),
-        index("ix_sms_records_tenant", "sms_records", ["tenant_id", "at", "id"])
-            .take()
-            .into(),
+        index(
+            "ix_sms_records_tenant",
+            "sms_records",
+            ["tenant_id", "at", "id"],
+        )
+        .take()
+        .into(),
         index("ix_sms_records_provider", "sms_records", ["provider", "at"])
             .take()
             .into(),
@@ -527,6 +578,71 @@ fn sms() -> Vec<Change> {
     ]
 }
 
+fn sms_sends() -> Vec<Change> {
+    vec![
+        // One row for each code that was let through: what limits, budgets and conversion are counted by. Kept
+        // for two days. Phone, device and prefix are keyed hashes.
+        table("sms_sends")
+            .col(id())
+            .col(uuid("tenant_id"))
+            .col(uuid("transaction_id"))
+            .col(bytes("phone_hash"))
+            .col(bytes("prefix_hash"))
+            .col(text("country"))
+            .col(bytes_null("device_hash"))
+            .col(text_null("ip"))
+            .col(text_null("net"))
+            .col(one_of(
+                "status",
+                &["pending", "sent", "ambiguous", "stopped", "failed", "test"],
+            ))
+            // The last one that was asked.
+            .col(text_null("provider"))
+            .col(timestamp("at"))
+            .col(timestamp_null("verified_at"))
+            .take()
+            .into(),
+        index("ix_sms_sends_phone", "sms_sends", ["phone_hash", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_prefix", "sms_sends", ["prefix_hash", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_country", "sms_sends", ["country", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_device", "sms_sends", ["device_hash", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_ip", "sms_sends", ["ip", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_net", "sms_sends", ["net", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_tenant", "sms_sends", ["tenant_id", "at"])
+            .take()
+            .into(),
+        index("ix_sms_sends_at", "sms_sends", ["at"]).take().into(),
+        index("ix_sms_sends_transaction", "sms_sends", ["transaction_id"])
+            .take()
+            .into(),
+        // What gets no codes for a while: `prefix:<hash>`, `country:+86`, `budget:hour`, `budget:day`.
+        table("sms_blocks")
+            .col(text("subject").primary_key().take())
+            .col(text("reason"))
+            .col(integer("sent"))
+            .col(integer("verified"))
+            .col(timestamp("at"))
+            .col(timestamp("until"))
+            .take()
+            .into(),
+        index("ix_sms_blocks_until", "sms_blocks", ["until"])
+            .take()
+            .into(),
+    ]
+}
+
 fn invitations() -> Vec<Change> {
     vec![
         table("invitations")
@@ -534,12 +650,16 @@ fn invitations() -> Vec<Change> {
             .col(uuid("tenant_id"))
             .col(bytes("hash"))
             .col(text_null("email"))
+            // The link went to the address by mail, so that whoever uses it reads what is sent there.
+            .col(boolean("mailed"))
             .col(json("roles"))
+            .col(text("locale"))
             .col(text("created_by"))
             .col(timestamp("created_at"))
             .col(timestamp("expires_at"))
             .col(timestamp_null("used_at"))
             .col(uuid_null("used_by"))
+            .col(timestamp_null("revoked_at"))
             .take()
             .into(),
         index("ux_invitations_hash", "invitations", ["hash"])
@@ -567,6 +687,48 @@ fn invitations() -> Vec<Change> {
     ]
 }
 
+fn batches() -> Vec<Change> {
+    vec![
+        table("user_batches")
+            .col(id())
+            .col(uuid("tenant_id"))
+            .col(json("wanted"))
+            // Who ordered it, and what they might do then.
+            .col(json("actor"))
+            .col(big_integer("total"))
+            .col(big_integer("done"))
+            .col(big_integer("failed"))
+            // Where the next run goes on.
+            .col(json_null("position"))
+            .col(timestamp("created_at"))
+            .col(timestamp_null("finished_at"))
+            .take()
+            .into(),
+        index(
+            "ix_user_batches_tenant",
+            "user_batches",
+            ["tenant_id", "created_at", "id"],
+        )
+        .take()
+        .into(),
+        table("user_batch_rows")
+            .col(uuid("batch_id"))
+            .col(uuid("tenant_id"))
+            .col(uuid("user_id"))
+            // Why it was not done.
+            .col(text_null("code"))
+            .primary_key(&mut key(["batch_id", "user_id"]))
+            .foreign_key(&mut references(
+                "user_batch_rows",
+                "batch_id",
+                "user_batches",
+                "id",
+            ))
+            .take()
+            .into(),
+    ]
+}
+
 fn security() -> Vec<Change> {
     vec![
         table("ip_rules")
@@ -583,14 +745,22 @@ fn security() -> Vec<Change> {
         index("ix_ip_rules_expires", "ip_rules", ["expires_at"])
             .take()
             .into(),
-        // Waits after wrong passwords (ID-161).
+        // Waits after wrong passwords (ID-161). The subject is a keyed hash of the name that was typed, whether
+        // there is such an account or not, or of a known device: the rows tell nothing about accounts.
         table("account_locks")
-            .col(uuid("user_id").primary_key().take())
-            .col(integer("failures"))
+            .col(bytes("subject").primary_key().take())
+            .col(big_integer("failures"))
             .col(timestamp("first_failure_at"))
             .col(timestamp_null("locked_until"))
             .take()
             .into(),
+        index(
+            "ix_account_locks_first",
+            "account_locks",
+            ["first_failure_at"],
+        )
+        .take()
+        .into(),
     ]
 }
 
@@ -611,7 +781,14 @@ fn logins() -> Vec<Change> {
             .foreign_key(&mut references("login_events", "user_id", "users", "id"))
             .take()
             .into(),
-        index("ix_login_events_user", "login_events", ["user_id", "at", "id"])
+        index(
+            "ix_login_events_user",
+            "login_events",
+            ["user_id", "at", "id"],
+        )
+        .take()
+        .into(),
+        index("ix_login_events_at", "login_events", ["at"])
             .take()
             .into(),
     ]

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::hub::Core;
 use crate::error::{Error, Reason, Result};
+use crate::hub::Core;
 use crate::store::one_time::{self, OneTime};
 
 /// Life of a ticket between two steps of a login.

@@ -3,11 +3,11 @@
 use portico_base::Timestamp;
 use portico_db::DbError;
 use portico_db::sea_orm::{ConnectionTrait, QueryResult};
-use portico_db::sea_query::{Expr, ExprTrait as _, Order, Query};
+use portico_db::sea_query::{Expr, ExprTrait as _, Order, Query, SelectStatement};
 use uuid::Uuid;
 
 use super::{all, broken, from_json, insert as insert_row, one, to_json};
-use crate::domain::device::{Device, Platform};
+use crate::domain::device::{Device, Fingerprint, Platform};
 
 const TABLE: &str = "devices";
 const COLUMNS: [&str; 16] = [
@@ -101,9 +101,13 @@ pub(crate) async fn get(
     one(conn, &select, read).await
 }
 
-/// All devices of a user, last active first.
+/// Most devices that are read at once; a user has no more than this.
+pub(crate) const MOST: u64 = 200;
+
+/// The devices of a user that were not kicked, last active first.
 pub(crate) async fn of_user(
     conn: &impl ConnectionTrait,
+    tenant: Uuid,
     user: Uuid,
 ) -> Result<Vec<Device>, DbError> {
     let mut select = Query::select();
@@ -111,23 +115,133 @@ pub(crate) async fn of_user(
         .columns(COLUMNS)
         .from(TABLE)
         .and_where(Expr::col("user_id").eq(user))
+        .and_where(Expr::col("tenant_id").eq(tenant))
+        .and_where(Expr::col("revoked_at").is_null())
         .order_by("last_active_at", Order::Desc)
-        .order_by("id", Order::Desc);
+        .order_by("id", Order::Desc)
+        .limit(MOST);
     all(conn, &select, read).await
 }
 
-/// Removes devices that were not active since `before` and have no live session.
-pub(crate) async fn trim(conn: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbError> {
-    let mut live = Query::select();
-    live.column("device_id")
-        .from("sessions")
+/// Some devices of a user.
+pub(crate) async fn some(
+    conn: &impl ConnectionTrait,
+    user: Uuid,
+    ids: &[Uuid],
+) -> Result<Vec<Device>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut select = Query::select();
+    select
+        .columns(COLUMNS)
+        .from(TABLE)
+        .and_where(Expr::col("user_id").eq(user))
+        .and_where(Expr::col("id").is_in(ids.iter().copied()));
+    all(conn, &select, read).await
+}
+
+/// Writes where and when a device was seen last, and its fingerprint when that changed.
+pub(crate) async fn seen(
+    conn: &impl ConnectionTrait,
+    id: Uuid,
+    ip: Option<String>,
+    now: Timestamp,
+    fingerprint: Option<&Fingerprint>,
+) -> Result<(), DbError> {
+    let mut update = Query::update();
+    update
+        .table(TABLE)
+        .value("last_ip", ip)
+        .value("last_active_at", now)
+        .and_where(Expr::col("id").eq(id));
+    if let Some(fingerprint) = fingerprint {
+        update.value("fingerprint", to_json(fingerprint)?);
+    }
+    conn.execute(&update).await?;
+    Ok(())
+}
+
+/// Gives a device a name.
+pub(crate) async fn rename(
+    conn: &impl ConnectionTrait,
+    user: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<bool, DbError> {
+    let mut update = Query::update();
+    update
+        .table(TABLE)
+        .value("name", name)
+        .and_where(Expr::col("id").eq(id))
+        .and_where(Expr::col("user_id").eq(user))
         .and_where(Expr::col("revoked_at").is_null());
+    Ok(conn.execute(&update).await?.rows_affected() > 0)
+}
+
+/// Takes a device's trust away; false when it had none.
+pub(crate) async fn revoke(
+    conn: &impl ConnectionTrait,
+    user: Uuid,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    let mut update = Query::update();
+    update
+        .table(TABLE)
+        .value("revoked_at", now)
+        .and_where(Expr::col("id").eq(id))
+        .and_where(Expr::col("user_id").eq(user))
+        .and_where(Expr::col("revoked_at").is_null());
+    Ok(conn.execute(&update).await?.rows_affected() > 0)
+}
+
+/// Removes the devices of a user that were active least recently and have no live session, all but [`MOST`].
+pub(crate) async fn crowd(conn: &impl ConnectionTrait, user: Uuid) -> Result<u64, DbError> {
+    let mut latest = Query::select();
+    latest
+        .column("id")
+        .from(TABLE)
+        .and_where(Expr::col("user_id").eq(user))
+        .order_by("last_active_at", Order::Desc)
+        .order_by("id", Order::Desc)
+        .limit(MOST);
     let mut delete = Query::delete();
     delete
         .from_table(TABLE)
-        .and_where(Expr::col("last_active_at").lt(before))
-        .and_where(Expr::col("id").not_in_subquery(live.take()));
+        .and_where(Expr::col("user_id").eq(user))
+        .and_where(Expr::col("id").not_in_subquery(latest))
+        .and_where(Expr::exists(live()).not());
     Ok(conn.execute(&delete).await?.rows_affected())
+}
+
+/// Removes devices that were not active since `before` and have no live session, at most `limit`.
+pub(crate) async fn trim(
+    conn: &impl ConnectionTrait,
+    before: Timestamp,
+    limit: u64,
+) -> Result<u64, DbError> {
+    let mut over = Query::select();
+    over.column("id")
+        .from(TABLE)
+        .and_where(Expr::col("last_active_at").lt(before))
+        .and_where(Expr::exists(live()).not())
+        .limit(limit);
+    let mut delete = Query::delete();
+    delete
+        .from_table(TABLE)
+        .and_where(Expr::col("id").in_subquery(over));
+    Ok(conn.execute(&delete).await?.rows_affected())
+}
+
+/// The live session of a device of the outer statement.
+fn live() -> SelectStatement {
+    Query::select()
+        .column(("sessions", "id"))
+        .from("sessions")
+        .and_where(Expr::col(("sessions", "device_id")).equals((TABLE, "id")))
+        .and_where(Expr::col(("sessions", "revoked_at")).is_null())
+        .take()
 }
 
 fn read(row: &QueryResult) -> Result<Device, DbError> {

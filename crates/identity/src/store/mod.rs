@@ -1,12 +1,25 @@
 //! Rows: reading and writing them, nothing else. Whoever calls has checked rights and holds the transaction.
 
+pub(crate) mod api_keys;
+pub(crate) mod batches;
 pub(crate) mod devices;
+pub(crate) mod factors;
+pub(crate) mod invitations;
+pub(crate) mod ip_rules;
+pub(crate) mod keys;
+pub(crate) mod locks;
+pub(crate) mod logins;
 pub(crate) mod one_time;
+pub(crate) mod otp;
+pub(crate) mod replies;
 pub(crate) mod revocations;
 pub(crate) mod roles;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
+pub(crate) mod sms;
+pub(crate) mod sms_records;
 pub(crate) mod tenants;
+pub(crate) mod user_list;
 pub(crate) mod users;
 
 use portico_db::DbError;

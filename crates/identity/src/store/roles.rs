@@ -3,14 +3,17 @@
 use portico_base::{Permission, Timestamp};
 use portico_db::DbError;
 use portico_db::sea_orm::{ConnectionTrait, QueryResult};
-use portico_db::sea_query::{Expr, ExprTrait as _, Order, Query, SelectStatement};
+use portico_db::sea_query::{Expr, ExprTrait as _, OnConflict, Order, Query, SelectStatement};
 use uuid::Uuid;
 
-use super::{all as rows, delete_by, from_json, insert as insert_row, to_json, update};
-use crate::domain::role::Role;
+use super::{
+    all as rows, broken, delete_by, from_json, insert as insert_row, one, to_json, update,
+};
+use crate::domain::role::{Known, Role};
 
 const TABLE: &str = "roles";
 const GRANTS: &str = "user_roles";
+const PERMISSIONS: &str = "permissions";
 
 const COLUMNS: [&str; 10] = [
     "id",
@@ -23,6 +26,10 @@ const COLUMNS: [&str; 10] = [
     "built_in",
     "created_at",
     "updated_at",
+];
+
+const KNOWN: [&str; 7] = [
+    "name", "service", "title_zh", "title_en", "admin", "scope", "plugin",
 ];
 
 /// Adds a role.
@@ -64,9 +71,134 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, r: &Role) -> Result<(), DbE
     Ok(())
 }
 
-/// Removes a role and its grants.
+/// Removes a role that nobody has.
 pub(crate) async fn delete(conn: &impl ConnectionTrait, id: Uuid) -> Result<(), DbError> {
     delete_by(conn, TABLE, "id", id).await?;
+    Ok(())
+}
+
+/// A role of any tenant, or a built-in one.
+pub(crate) async fn get(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<Role>, DbError> {
+    let mut select = select();
+    select.and_where(Expr::col("id").eq(id));
+    one(conn, &select, read).await
+}
+
+/// Users of a tenant who have a role, at most `limit`.
+pub(crate) async fn holders(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    role: Uuid,
+    limit: u64,
+) -> Result<Vec<Uuid>, DbError> {
+    let mut select = Query::select();
+    select
+        .column("user_id")
+        .from(GRANTS)
+        .and_where(Expr::col("role_id").eq(role))
+        .and_where(Expr::col("tenant_id").eq(tenant))
+        .order_by("user_id", Order::Asc)
+        .limit(limit);
+    rows(conn, &select, |row| Ok(row.try_get("", "user_id")?)).await
+}
+
+/// The roles of several users of a tenant, by name.
+pub(crate) async fn of_users(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    users: &[Uuid],
+) -> Result<Vec<(Uuid, String)>, DbError> {
+    let mut select = Query::select();
+    select
+        .column((GRANTS, "user_id"))
+        .column((TABLE, "name"))
+        .from(GRANTS)
+        .inner_join(TABLE, Expr::col((TABLE, "id")).equals((GRANTS, "role_id")))
+        .and_where(Expr::col((GRANTS, "tenant_id")).eq(tenant))
+        .and_where(Expr::col((GRANTS, "user_id")).is_in(users.iter().copied()))
+        .order_by((TABLE, "name"), Order::Asc);
+    rows(conn, &select, |row| {
+        Ok((row.try_get("", "user_id")?, row.try_get("", "name")?))
+    })
+    .await
+}
+
+/// How many users of a tenant with a status have a role.
+pub(crate) async fn count_holders(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    role: Uuid,
+    status: &str,
+) -> Result<u64, DbError> {
+    let mut select = Query::select();
+    select
+        .expr_as(Expr::col((GRANTS, "user_id")).count(), "n")
+        .from(GRANTS)
+        .inner_join(
+            "users",
+            Expr::col(("users", "id")).equals((GRANTS, "user_id")),
+        )
+        .and_where(Expr::col((GRANTS, "role_id")).eq(role))
+        .and_where(Expr::col((GRANTS, "tenant_id")).eq(tenant))
+        .and_where(Expr::col(("users", "tenant_id")).eq(tenant))
+        .and_where(Expr::col(("users", "status")).eq(status));
+    let count = one(conn, &select, |row| Ok(row.try_get::<i64>("", "n")?)).await?;
+    Ok(count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+/// All known permissions, by name.
+pub(crate) async fn permissions(conn: &impl ConnectionTrait) -> Result<Vec<Known>, DbError> {
+    let mut select = Query::select();
+    select
+        .columns(KNOWN)
+        .from(PERMISSIONS)
+        .order_by("name", Order::Asc);
+    rows(conn, &select, |row| {
+        let scope: String = row.try_get("", "scope")?;
+        let name: String = row.try_get("", "name")?;
+        Ok(Known {
+            name: Permission::parse(&name).map_err(|_| broken("permission"))?,
+            service: row.try_get("", "service")?,
+            title_zh: row.try_get("", "title_zh")?,
+            title_en: row.try_get("", "title_en")?,
+            admin: row.try_get("", "admin")?,
+            system: scope == "system",
+            plugin: row.try_get("", "plugin")?,
+        })
+    })
+    .await
+}
+
+/// Adds a known permission, or says it anew.
+pub(crate) async fn put_permission(conn: &impl ConnectionTrait, p: &Known) -> Result<(), DbError> {
+    let mut insert = Query::insert();
+    insert
+        .into_table(PERMISSIONS)
+        .columns(KNOWN)
+        .values_panic([
+            p.name.to_string().into(),
+            p.service.clone().into(),
+            p.title_zh.clone().into(),
+            p.title_en.clone().into(),
+            p.admin.into(),
+            if p.system { "system" } else { "tenant" }.into(),
+            p.plugin.into(),
+        ])
+        .on_conflict(
+            OnConflict::column("name")
+                .update_columns(KNOWN.into_iter().skip(1))
+                .to_owned(),
+        );
+    conn.execute(&insert).await?;
+    Ok(())
+}
+
+/// Forgets a permission.
+pub(crate) async fn drop_permission(
+    conn: &impl ConnectionTrait,
+    name: &str,
+) -> Result<(), DbError> {
+    delete_by(conn, PERMISSIONS, "name", name).await?;
     Ok(())
 }
 
@@ -100,6 +232,7 @@ pub(crate) async fn of_user(conn: &impl ConnectionTrait, user: Uuid) -> Result<V
 /// Gives a user a role.
 pub(crate) async fn grant(
     conn: &impl ConnectionTrait,
+    tenant: Uuid,
     user: Uuid,
     role: Uuid,
     by: &str,
@@ -108,8 +241,16 @@ pub(crate) async fn grant(
     insert_row(
         conn,
         GRANTS,
-        ["user_id", "role_id", "scope", "granted_by", "granted_at"],
         [
+            "tenant_id",
+            "user_id",
+            "role_id",
+            "scope",
+            "granted_by",
+            "granted_at",
+        ],
+        [
+            tenant.into(),
             user.into(),
             role.into(),
             "tenant".into(),

@@ -56,7 +56,8 @@ pub(crate) async fn get(conn: &impl ConnectionTrait, user: Uuid) -> Result<Secre
     Ok(found.unwrap_or_else(|| Secrets::none(user)))
 }
 
-/// Writes credentials whole.
+/// Writes a password. A factor that is there stays as it is: it has its own functions in [`super::factors`],
+/// so that a code which was used meanwhile stays used.
 pub(crate) async fn put(conn: &impl ConnectionTrait, s: &Secrets) -> Result<(), DbError> {
     let mut insert = Query::insert();
     insert
@@ -72,7 +73,7 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, s: &Secrets) -> Result<(), 
         ])
         .on_conflict(
             OnConflict::column("user_id")
-                .update_columns(COLUMNS.into_iter().skip(1))
+                .update_columns(["password_phc", "password_changed_at"])
                 .to_owned(),
         );
     conn.execute(&insert).await?;

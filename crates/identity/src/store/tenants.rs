@@ -89,6 +89,44 @@ pub(crate) async fn get(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<
     one(conn, &select, read).await
 }
 
+/// The tenant with a slug.
+pub(crate) async fn by_slug(
+    conn: &impl ConnectionTrait,
+    slug: &str,
+) -> Result<Option<Tenant>, DbError> {
+    let mut select = Query::select();
+    select
+        .columns(COLUMNS)
+        .from(TABLE)
+        .and_where(Expr::col("slug").eq(slug));
+    one(conn, &select, read).await
+}
+
+/// A tenant, locked until the end of the transaction.
+pub(crate) async fn lock(conn: &impl ConnectionTrait, id: Uuid) -> Result<Option<Tenant>, DbError> {
+    let mut select = Query::select();
+    select
+        .columns(COLUMNS)
+        .from(TABLE)
+        .and_where(Expr::col("id").eq(id))
+        .lock_exclusive();
+    one(conn, &select, read).await
+}
+
+/// The hosts of one tenant.
+pub(crate) async fn hosts_of(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+) -> Result<Vec<String>, DbError> {
+    let mut select = Query::select();
+    select
+        .column("host")
+        .from(HOSTS)
+        .and_where(Expr::col("tenant_id").eq(tenant))
+        .order_by("host", Order::Asc);
+    rows(conn, &select, |row| Ok(row.try_get("", "host")?)).await
+}
+
 /// All tenants, in the order of their slugs.
 pub(crate) async fn all(conn: &impl ConnectionTrait) -> Result<Vec<Tenant>, DbError> {
     let mut select = Query::select();

@@ -3,16 +3,16 @@
 use portico_base::Timestamp;
 use portico_db::DbError;
 use portico_db::sea_orm::{ConnectionTrait, QueryResult};
-use portico_db::sea_query::{Expr, ExprTrait as _, Query, SelectStatement};
+use portico_db::sea_query::{Expr, ExprTrait as _, Order, Query, SelectStatement};
 use uuid::Uuid;
 
-use super::{broken, insert as insert_row, one, to_u32, update};
+use super::{all, broken, insert as insert_row, one, to_u32, update};
 use crate::domain::contact::{Identifier, email_key, username_key};
 use crate::domain::user::{User, UserStatus};
 
 const TABLE: &str = "users";
 
-const COLUMNS: [&str; 26] = [
+const COLUMNS: [&str; 27] = [
     "id",
     "tenant_id",
     "username",
@@ -21,6 +21,7 @@ const COLUMNS: [&str; 26] = [
     "email_key",
     "phone",
     "display_name",
+    "search_key",
     "avatar_object",
     "locale",
     "time_zone",
@@ -43,7 +44,10 @@ const COLUMNS: [&str; 26] = [
 
 /// A select over all columns of users.
 pub(crate) fn select() -> SelectStatement {
-    Query::select().columns(COLUMNS).from(TABLE).take()
+    Query::select()
+        .columns(COLUMNS.map(|column| (TABLE, column)))
+        .from(TABLE)
+        .take()
 }
 
 /// Adds a user. A name that is taken is a unique violation of the database.
@@ -67,7 +71,7 @@ pub(crate) async fn put(conn: &impl ConnectionTrait, u: &User) -> Result<(), DbE
     Ok(())
 }
 
-fn values(u: &User) -> [Expr; 26] {
+fn values(u: &User) -> [Expr; 27] {
     let gone = u.status == UserStatus::Deleted;
     let key = |key: Option<String>| key.filter(|_| !gone);
     [
@@ -79,6 +83,7 @@ fn values(u: &User) -> [Expr; 26] {
         key(u.email.as_deref().map(email_key)).into(),
         key(u.phone.clone()).into(),
         u.display_name.clone().into(),
+        key(Some(search_key(u))).map(String::into_bytes).into(),
         u.avatar_object.clone().into(),
         u.locale.clone().into(),
         u.time_zone.clone().into(),
@@ -98,6 +103,11 @@ fn values(u: &User) -> [Expr; 26] {
         u.created_at.into(),
         u.updated_at.into(),
     ]
+}
+
+/// The beginning of what a user is found by: the user name, or the name for people.
+pub(super) fn search_key(u: &User) -> String {
+    username_key(u.username.as_deref().unwrap_or(&u.display_name))
 }
 
 /// Raises a user's token version by one and returns the new one. The row stays locked until the end.
@@ -151,6 +161,85 @@ pub(crate) async fn get(
         .and_where(Expr::col("id").eq(id))
         .and_where(Expr::col("tenant_id").eq(tenant));
     one(conn, &select, read).await
+}
+
+/// The same, and the row stays locked until the end of the transaction: whoever writes a user whole reads it
+/// so, else a change by somebody else would be undone.
+pub(crate) async fn lock(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    id: Uuid,
+) -> Result<Option<User>, DbError> {
+    let mut select = select();
+    select
+        .and_where(Expr::col("id").eq(id))
+        .and_where(Expr::col("tenant_id").eq(tenant))
+        .lock_exclusive();
+    one(conn, &select, read).await
+}
+
+/// The tenant of a user, for those who administer all tenants.
+pub(crate) async fn tenant_of(
+    conn: &impl ConnectionTrait,
+    id: Uuid,
+) -> Result<Option<Uuid>, DbError> {
+    let mut select = Query::select();
+    select
+        .column("tenant_id")
+        .from(TABLE)
+        .and_where(Expr::col("id").eq(id));
+    one(conn, &select, |row| Ok(row.try_get("", "tenant_id")?)).await
+}
+
+/// True when an identity of another provider is linked to the user.
+pub(crate) async fn is_linked(conn: &impl ConnectionTrait, user: Uuid) -> Result<bool, DbError> {
+    let mut select = Query::select();
+    select
+        .column("id")
+        .from("identities")
+        .and_where(Expr::col("user_id").eq(user))
+        .limit(1);
+    Ok(conn.query_one(&select).await?.is_some())
+}
+
+/// Users of a tenant that are not deleted, counted up to `most`.
+pub(crate) async fn count(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    most: u64,
+) -> Result<u64, DbError> {
+    let mut some = Query::select();
+    some.column("id")
+        .from(TABLE)
+        .and_where(Expr::col("tenant_id").eq(tenant))
+        .and_where(Expr::col("status").ne(UserStatus::Deleted.as_str()))
+        .limit(most);
+    let mut select = Query::select();
+    select
+        .expr_as(Expr::col("id").count(), "n")
+        .from_subquery(some, "some");
+    let count = one(conn, &select, |row| Ok(row.try_get::<i64>("", "n")?)).await?;
+    Ok(count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}
+
+/// Disabled users whose time is over, of all tenants.
+pub(crate) async fn disabled_until(
+    conn: &impl ConnectionTrait,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<(Uuid, Uuid)>, DbError> {
+    let mut select = Query::select();
+    select
+        .columns(["tenant_id", "id"])
+        .from(TABLE)
+        .and_where(Expr::col("disabled_until").lte(now))
+        .and_where(Expr::col("status").eq(UserStatus::Disabled.as_str()))
+        .order_by("disabled_until", Order::Asc)
+        .limit(limit);
+    all(conn, &select, |row| {
+        Ok((row.try_get("", "tenant_id")?, row.try_get("", "id")?))
+    })
+    .await
 }
 
 /// The user of a tenant that somebody named; a deleted one is nobody.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod queue;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -272,15 +274,17 @@ async fn late_writes_of_a_run_are_refused() {
 #[tokio::test]
 async fn the_platform_keeps_its_own_tables_small() {
     each_backend(async |t| {
+        let tables = [("jobs", portico_jobs::migrations())];
+        t.db.migrate(&tables).await.unwrap();
         let runner = runner(t, "me", ops_jobs(&t.db));
         let tx = t.db.begin().await.unwrap();
         tx.publish("a.thing.done", "1", &1).unwrap();
         tx.commit().await.unwrap();
         t.clock.advance(Span::hours(23));
-        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 3);
+        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 4);
         assert_eq!(t.db.outbox().trimmed().await.unwrap(), 0);
         t.clock.advance(Span::hours(2));
-        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 3);
+        assert_eq!(runner.run_due(t.clock.now()).await.unwrap().len(), 4);
         assert_eq!(t.db.outbox().trimmed().await.unwrap(), 1);
         assert!(runner.status().iter().all(|s| s.failed == 0 && s.done == 2));
     })

@@ -2,6 +2,7 @@
 
 mod connect;
 mod manage;
+mod people;
 mod run;
 mod serve;
 mod setup;
@@ -13,6 +14,11 @@ pub(crate) use manage::{
     BreakerArgs, BreakerCommand, BreakerOrder, CacheArgs, CacheCommand, ExplainArgs, InstancesArgs,
     InstancesCommand, KvArgs, KvCommand, PurgeArgs, PurgeWhat, ReleaseArgs, ReleaseCommand,
     ReleaseSet, RouteArgs, RouteCommand, ServicesArgs,
+};
+pub(crate) use people::{
+    AccessTokenArgs, AccessTokenCommand, AdminArgs, AdminCommand, ApikeyArgs, ApikeyCommand,
+    IdentityCommand, KeysArgs, KeysCommand, NewUserArgs, SmsArgs, SmsCommand, UserArgs,
+    UserCommand, WhoArgs,
 };
 pub(crate) use run::{Restart, RunArgs};
 pub(crate) use serve::{ConfigFlags, ServeArgs};
@@ -64,6 +70,21 @@ pub(crate) enum Command {
     Breaker(BreakerArgs),
     /// Keys and values that programs share (the Consul-compatible store).
     Kv(KvArgs),
+    /// Rescue of people: the first administrator, forgotten passwords, roles.
+    Admin(AdminArgs),
+    /// Users: list, show, disable, enable, roles, log out, erase.
+    User(UserArgs),
+    /// API keys for programs.
+    Apikey(ApikeyArgs),
+    /// Keys that access tokens are signed with: list, rotate, emergency.
+    Keys(KeysArgs),
+    /// Access tokens: inspect.
+    Token(AccessTokenArgs),
+    /// Messages: test a provider, check the vendors' examples.
+    Sms(SmsArgs),
+    /// Password hashing on this machine.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Tokens with which plug-ins register.
     Plugin(PluginArgs),
     /// Names of services: reserve and release.

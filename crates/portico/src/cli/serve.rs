@@ -41,6 +41,12 @@ pub(crate) struct ConfigFlags {
     /// Metrics and health [default: 127.0.0.1:9100].
     #[arg(long, value_name = "ADDR|off")]
     pub(crate) admin_listen: Option<String>,
+    /// gRPC of the built-in services [default: 127.0.0.1:9090].
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) grpc_listen: Option<String>,
+    /// Calls between services [default: 127.0.0.1:9091].
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) internal_listen: Option<String>,
     /// What this process does, of gateway, registry, worker … [default: all].
     #[arg(long, value_name = "A,B,…")]
     pub(crate) roles: Option<String>,

@@ -92,6 +92,10 @@ fn start(folder: &Path, more: &[&str]) -> Output {
         "off",
         "--admin-listen",
         "off",
+        "--grpc-listen",
+        "off",
+        "--internal-listen",
+        "off",
         "--no-demo",
     ];
     command(folder, &[&quiet[..], more].concat())
@@ -203,6 +207,10 @@ async fn a_reader_who_leaves_early_does_not_end_the_process() {
             "off",
             "--admin-listen",
             "off",
+            "--grpc-listen",
+            "off",
+            "--internal-listen",
+            "off",
         ])
         .args(["--data-dir", "data"])
         .current_dir(folder.path())
@@ -232,6 +240,10 @@ async fn said(more: &[&str]) -> String {
             "--consul-listen",
             "off",
             "--admin-listen",
+            "off",
+            "--grpc-listen",
+            "off",
+            "--internal-listen",
             "off",
         ])
         .args(["--data-dir", "data"])
@@ -404,6 +416,10 @@ fn a_browser_is_opened_only_when_asked_for() {
                 "off",
                 "--admin-listen",
                 "off",
+                "--grpc-listen",
+                "off",
+                "--internal-listen",
+                "off",
             ])
             .args(more)
             .current_dir(folder.path())
@@ -448,6 +464,10 @@ fn a_taken_port_is_one_clear_error() {
             "--consul-listen",
             "off",
             "--admin-listen",
+            "off",
+            "--grpc-listen",
+            "off",
+            "--internal-listen",
             "off",
             "--no-demo",
         ],

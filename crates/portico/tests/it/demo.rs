@@ -174,6 +174,10 @@ impl Whole {
                 "off",
                 "--admin-listen",
                 "off",
+                "--grpc-listen",
+                "off",
+                "--internal-listen",
+                "off",
             ])
             .current_dir(folder)
             .env_remove("PORTICO_URL")

@@ -78,6 +78,10 @@ impl House {
                 "127.0.0.1:0",
                 "--admin-listen",
                 "127.0.0.1:0",
+                "--grpc-listen",
+                "127.0.0.1:0",
+                "--internal-listen",
+                "127.0.0.1:0",
             ])
             .arg("--data-dir")
             .arg(data_dir(&folder))

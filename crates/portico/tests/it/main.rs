@@ -1,6 +1,7 @@
 //! Black-box tests: the real binary, real sockets, real signals.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api_keys;
 mod attacks;
 mod bystanders;
 mod chaos;
@@ -11,10 +12,13 @@ mod crowd;
 mod demo;
 mod disk;
 mod door;
+mod grpc;
 mod house;
 mod http2;
 mod life;
+mod mails;
 mod matrix;
+mod matrix_people;
 mod operate;
 mod prometheus;
 mod raw;
@@ -26,8 +30,10 @@ mod scaled;
 mod scaled_hostile;
 mod scaled_outage;
 mod shop;
+mod signing_keys;
 mod sockets;
 mod telemetry;
+mod tenancy;
 mod tls;
 mod upstreams;
 mod vectors;

@@ -239,7 +239,7 @@ async fn a_request_is_explained_as_it_is_then_answered() {
     let anonymous = explained(&house, "/api/notes/secret", "anonymous").await;
     assert_eq!(
         anonymous["refused"],
-        json!({ "status": 401, "code": "gateway.unauthenticated" })
+        json!({ "status": 401, "code": "identity.token_missing" })
     );
     let steps = anonymous["steps"].as_array().unwrap();
     let last = steps.last().unwrap();

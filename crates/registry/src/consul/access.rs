@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN, VIA};
@@ -86,8 +87,11 @@ fn token<'a>(headers: &'a HeaderMap, params: &'a Params) -> Option<&'a str> {
         .or_else(|| params.get("token").filter(|t| !t.is_empty()))
 }
 
+/// Longest wait for a token that has to be read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Whoever calls.
-pub(crate) fn identify(
+pub(crate) async fn identify(
     state: &ConsulState,
     headers: &HeaderMap,
     params: &Params,
@@ -100,9 +104,7 @@ pub(crate) fn identify(
             .keys()
             .any(|name| name.as_str().starts_with("x-forwarded-"));
     if let Some(token) = token(headers, params) {
-        let source = state.credentials.source(token);
-        let found = source.and_then(|source| source.find(token));
-        return match found {
+        return match found(state, token, peer).await? {
             // The operator's token is for direct callers on this machine alone.
             Some(who) if who.kind == PrincipalKind::Operator && (!near || forwarded) => denied(),
             Some(who) => Ok(who),
@@ -118,6 +120,39 @@ pub(crate) fn identify(
     } else {
         denied()
     }
+}
+
+/// The principal behind a token. One that is not in memory is read, few at a time.
+async fn found(
+    state: &ConsulState,
+    token: &str,
+    peer: Option<SocketAddr>,
+) -> Result<Option<Arc<Principal>>, Refused> {
+    let Some(source) = state.credentials.source(token) else {
+        return Ok(None);
+    };
+    let mut found = source.find(token);
+    if found.is_none()
+        && let Some(reading) = source.load(token)
+    {
+        let Ok(_seat) = state.reading.try_acquire() else {
+            return refuse(503, "too many tokens are being looked for");
+        };
+        if tokio::time::timeout(PATIENCE, reading).await.is_err() {
+            return refuse(503, "tokens cannot be looked for at present");
+        }
+        found = source.find(token);
+    }
+    let address = peer.map(|p| p.ip().to_canonical());
+    let fits = |who: &Arc<Principal>| {
+        let bounds = source.bounds(who);
+        bounds.is_none_or(|b| b.admits(address) && b.reaches("registry"))
+    };
+    let found = found.filter(fits);
+    if let Some(who) = &found {
+        source.used(who, address);
+    }
+    Ok(found)
 }
 
 /// Checks a permission of the caller.

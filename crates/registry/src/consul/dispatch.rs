@@ -272,7 +272,8 @@ async fn route(
         );
     }
     let params = Params::parse(parts.uri.query().unwrap_or_default());
-    let principal = match access::identify(state, &parts.headers, &params, peer.map(|p| p.remote)) {
+    let remote = peer.map(|p| p.remote);
+    let principal = match access::identify(state, &parts.headers, &params, remote).await {
         Ok(principal) => principal,
         Err(refused) => return (pattern, Err(refused)),
     };

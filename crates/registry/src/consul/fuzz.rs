@@ -289,6 +289,7 @@ mod tests {
         "checks",
         "default_access",
         "forward_credentials",
+        "identity_statement",
         "permissions",
         "settings_schema",
         "events",

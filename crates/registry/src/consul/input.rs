@@ -471,6 +471,7 @@ impl ServiceInput {
                     DefaultAccess::Authenticated
                 },
                 forward_credentials: false,
+                identity_statement: false,
                 endpoints: None,
                 openapi_url: None,
                 settings_schema: None,

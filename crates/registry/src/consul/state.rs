@@ -23,6 +23,8 @@ use crate::wake::Topics;
 const MOST_BLOCKED: usize = 1_000;
 /// Looks at the same time: more than there are connections for reading would only hold memory.
 const LOOKS: usize = 32;
+/// Tokens that are read at the same time, where they are not in memory.
+const READING: usize = 16;
 
 static REQUESTS: CounterFamily = CounterFamily::new(
     "portico_registry_consul_requests_total",
@@ -105,6 +107,8 @@ pub(crate) struct Inner {
     pub stop: CancellationToken,
     blocked: Mutex<HashMap<(&'static str, Text), usize>>,
     looks: Semaphore,
+    /// Seats of those whose token has to be read.
+    pub reading: Semaphore,
     /// Index at start: nothing that happened before is forgotten, it is below this.
     floor: AtomicU64,
 }
@@ -145,6 +149,7 @@ impl ConsulState {
             stop,
             blocked: Mutex::default(),
             looks: Semaphore::new(LOOKS),
+            reading: Semaphore::new(READING),
             floor: AtomicU64::new(floor),
         }))
     }

@@ -53,6 +53,7 @@ pub(crate) struct ServicePart {
     pub description: Option<String>,
     pub default_access: DefaultAccess,
     pub forward_credentials: bool,
+    pub identity_statement: bool,
     /// Endpoints of the registered version; absent keeps what is known.
     pub endpoints: Option<Vec<EndpointView>>,
     pub openapi_url: Option<String>,
@@ -440,6 +441,7 @@ fn service_part(r: &mut Reader<'_>, own: &str, faults: &mut Faults) -> ServicePa
         description: r.text("description", 1024, faults).map(str::to_owned),
         default_access,
         forward_credentials: r.flag("forward_credentials", faults),
+        identity_statement: r.flag("identity_statement", faults),
         endpoints: Some(endpoints::read(r, faults)),
         openapi_url: openapi_url(r, faults),
         settings_schema: r.object("settings_schema", DOCUMENT_BYTES, faults).cloned(),

@@ -30,6 +30,13 @@ impl Owner {
         self.kind == principal.kind.as_str() && *self.id == *principal.subject
     }
 
+    /// The registration token, where one registered it.
+    pub(crate) fn token(&self) -> Option<Uuid> {
+        { self.kind == PrincipalKind::Registrar.as_str() }
+            .then(|| Uuid::parse_str(&self.id).ok())
+            .flatten()
+    }
+
     /// True when the name was taken without any credential.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.kind == PrincipalKind::AnonymousLocal.as_str()
@@ -68,6 +75,8 @@ pub(crate) struct Service {
     pub owner: Owner,
     pub default_access: DefaultAccess,
     pub forward_credentials: bool,
+    /// It gets `X-Portico-Identity`.
+    pub identity_statement: bool,
     pub openapi_url: Option<Arc<str>>,
     pub settings_schema: Option<Arc<Value>>,
     pub console: Option<Arc<Value>>,
@@ -97,6 +106,7 @@ impl Service {
             && self.description == other.description
             && self.default_access == other.default_access
             && self.forward_credentials == other.forward_credentials
+            && self.identity_statement == other.identity_statement
             && self.openapi_url == other.openapi_url
             && self.settings_schema == other.settings_schema
             && self.console == other.console

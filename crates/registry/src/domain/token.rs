@@ -28,10 +28,9 @@ const BASE: [Permission; 4] = [
     Permission::new("registry:service:read"),
 ];
 
-/// What an instance may do with its secret.
-const INSTANCE: [Permission; 4] = [
+/// What an instance may do with its secret. Where the instances of other services are is not among it.
+const INSTANCE: [Permission; 3] = [
     Permission::new("registry:instance:heartbeat"),
-    Permission::new("registry:instance:read"),
     Permission::new("registry:directory:read"),
     Permission::new("registry:service:read"),
 ];
@@ -115,12 +114,22 @@ impl Token {
     }
 }
 
-/// The principal of a registration token.
-pub(crate) fn registrar(token: Uuid, tenant: Option<Uuid>, scopes: &[String]) -> Arc<Principal> {
+/// The principal of a registration token. One for a single name acts for that service.
+pub(crate) fn registrar(
+    token: Uuid,
+    pattern: &NamePattern,
+    tenant: Option<Uuid>,
+    scopes: &[String],
+) -> Arc<Principal> {
+    let service = match pattern {
+        NamePattern::Exact(name) => Some(Arc::from(name.as_str())),
+        NamePattern::Prefix(_) => None,
+    };
     let scoped = scopes.iter().filter_map(|s| Permission::parse(s).ok());
     Arc::new(Principal {
         permissions: BASE.into_iter().chain(scoped).collect(),
         scopes: scopes.to_vec().into(),
+        service,
         ..Principal::new(
             PrincipalKind::Registrar,
             token.to_string(),
@@ -129,10 +138,19 @@ pub(crate) fn registrar(token: Uuid, tenant: Option<Uuid>, scopes: &[String]) ->
     })
 }
 
-/// The principal of an instance.
-pub(crate) fn instance(instance: Uuid, tenant: Option<Uuid>) -> Arc<Principal> {
+/// The principal of an instance: it acts for its service, with the scopes that the token which registered it
+/// was granted (ID-134).
+pub(crate) fn instance(
+    instance: Uuid,
+    service: &Arc<str>,
+    tenant: Option<Uuid>,
+    scopes: &[String],
+) -> Arc<Principal> {
+    let scoped = scopes.iter().filter_map(|s| Permission::parse(s).ok());
     Arc::new(Principal {
-        permissions: INSTANCE.into_iter().collect(),
+        permissions: INSTANCE.into_iter().chain(scoped).collect(),
+        scopes: scopes.to_vec().into(),
+        service: Some(Arc::clone(service)),
         ..Principal::new(
             PrincipalKind::Instance,
             instance.to_string(),
@@ -160,8 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn instances_act_for_their_service_with_the_scopes_of_its_token() {
+        let name: Arc<str> = "hello".into();
+        let who = instance(Uuid::nil(), &name, None, &["registry:kv:read".to_owned()]);
+        assert_eq!(who.service.as_deref(), Some("hello"));
+        assert!(who.may(&Permission::new("registry:instance:heartbeat")));
+        assert!(who.may(&Permission::new("registry:kv:read")));
+        assert!(!who.may(&Permission::new("registry:kv:write")));
+        assert!(!who.may(&Permission::new("registry:instance:write")));
+    }
+
+    #[test]
     fn registrars_hold_their_scopes_and_no_more() {
-        let who = registrar(Uuid::nil(), None, &["registry:kv:read".to_owned()]);
+        let scopes = ["registry:kv:read".to_owned()];
+        let exact = NamePattern::Exact("hello".to_owned());
+        let who = registrar(Uuid::nil(), &exact, None, &scopes);
+        assert_eq!(who.service.as_deref(), Some("hello"));
+        let several = NamePattern::Prefix("h".to_owned());
+        assert_eq!(registrar(Uuid::nil(), &several, None, &[]).service, None);
         assert!(who.may(&Permission::new("registry:instance:register")));
         assert!(who.may(&Permission::new("registry:kv:read")));
         assert!(!who.may(&Permission::new("registry:kv:write")));

@@ -7,9 +7,12 @@ mod register;
 mod tokens;
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use portico_base::{Access, Permission};
+use portico_contract::tokens::IssuerCell;
+use portico_host::OwnAddresses;
 use portico_web::{Built, Routes, routes};
 use utoipa::openapi::OpenApi;
 
@@ -22,8 +25,44 @@ const BODY_LIMIT: usize = 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub core: Arc<Core>,
-    /// Where instances find the keys that users' tokens are signed with.
-    pub identity: Identity,
+    /// Whose tokens and statements instances meet.
+    pub issuer: Arc<IssuerCell>,
+    /// The address that clients use, where it is configured.
+    pub public_url: Option<String>,
+    pub own: OwnAddresses,
+}
+
+impl Api {
+    /// Where services call each other, as far as a caller reaches it: a listener on loopback is for this
+    /// machine, and one with mutual TLS for programs that hold a certificate, which no SDK has.
+    fn internal_url(&self, caller: Option<IpAddr>) -> Option<String> {
+        let url = self.own.url("internal")?;
+        let host = url::Url::parse(&url)
+            .ok()
+            .filter(|u| u.scheme() == "http")?;
+        let local = match host.host()? {
+            url::Host::Ipv4(ip) => ip.is_loopback(),
+            url::Host::Ipv6(ip) => ip.is_loopback(),
+            url::Host::Domain(name) => name == "localhost",
+        };
+        let near = caller.is_none_or(|ip| ip.to_canonical().is_loopback());
+        (near || !local).then_some(url)
+    }
+
+    /// Where instances find the keys that tokens and statements are signed with; known once the listeners
+    /// are open.
+    fn identity(&self) -> Identity {
+        let Some(issuer) = self.issuer.get() else {
+            return Identity::default();
+        };
+        let open = || self.own.url("http").or_else(|| self.own.url("https"));
+        let base = self.public_url.clone().or_else(open);
+        Identity {
+            jwks_url: base
+                .map(|base| format!("{}/.well-known/jwks.json", base.trim_end_matches('/'))),
+            issuer: Some(issuer.to_owned()),
+        }
+    }
 }
 
 /// Public keys of the issuer of users' tokens.

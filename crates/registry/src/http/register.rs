@@ -81,6 +81,8 @@ pub(super) struct Registration {
     default_access: Option<String>,
     /// Asks for the callers' `Authorization`.
     forward_credentials: Option<bool>,
+    /// Asks for `X-Portico-Identity`, a signed statement about the caller.
+    identity_statement: Option<bool>,
     /// Permissions that it declares.
     permissions: Option<Vec<String>>,
     /// Event types that it publishes.
@@ -115,6 +117,9 @@ pub(super) struct Registered {
     instance_secret: Option<String>,
     /// Keys of users' tokens.
     identity: Identity,
+    /// Where services call each other, with the instance's secret; absent where there is no such listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    internal_url: Option<String>,
     /// Position in the sequence of changes.
     directory_seq: u64,
 }
@@ -165,7 +170,8 @@ async fn try_register(
         state: done.instance.state.as_str(),
         heartbeat_s: done.instance.definition.heartbeat_s,
         instance_secret: done.secret.map(|s| s.expose().clone()),
-        identity: api.identity.clone(),
+        identity: api.identity(),
+        internal_url: api.internal_url(cx.caller.address),
         directory_seq: done.seq,
     };
     Ok((status, answer))

@@ -35,6 +35,7 @@ fn services() -> Vec<Change> {
             .col(json("owner"))
             .col(one_of("default_access", &["authenticated", "public"]))
             .col(boolean("forward_credentials"))
+            .col(boolean("identity_statement"))
             .col(text_null("openapi_url"))
             .col(json_null("settings_schema"))
             .col(json_null("console"))

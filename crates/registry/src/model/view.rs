@@ -54,6 +54,7 @@ impl Model {
             disabled_for: Arc::clone(&s.disabled_for),
             default_access: s.default_access,
             forward_credentials: s.forward_credentials,
+            identity_statement: s.identity_statement,
             endpoints: endpoints.into(),
             openapi_url: s.openapi_url.clone(),
             instances: entry

@@ -50,6 +50,7 @@ fn service(cx: &Context, name: &'static str, version: &Arc<str>, index: u64) -> 
         owner: Owner::of(&Principal::system()),
         default_access: DefaultAccess::Authenticated,
         forward_credentials: true,
+        identity_statement: false,
         openapi_url: None,
         settings_schema: None,
         console: None,

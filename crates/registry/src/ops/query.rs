@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portico_base::{Context, Permission};
+use portico_base::{Context, Permission, PrincipalKind};
 use portico_contract::directory::InstanceState;
 use uuid::Uuid;
 
 use super::{is_own, need, sees};
 use crate::domain::instance::Source;
 use crate::domain::rights::READ_INSTANCES;
+use crate::domain::service::Service;
 use crate::error::{Error, Result};
 use crate::hub::Core;
 use crate::model::{InstanceEntry, Model, ServiceEntry};
@@ -48,10 +49,14 @@ pub(crate) struct After {
     pub id: Uuid,
 }
 
-/// What the caller may see of instances.
-pub(crate) fn sight(cx: &Context) -> Sight {
+/// What the caller may see of a service's instances: those of its own service whole.
+fn sight(cx: &Context, of: &Service) -> Sight {
+    let principal = cx.principal();
+    let own = principal.kind == PrincipalKind::Instance
+        && principal.service.as_deref() == Some(&*of.name)
+        && of.tenant.is_none_or(|tenant| tenant == principal.tenant);
     Sight {
-        addresses: cx.principal().may(&READ_INSTANCES),
+        addresses: own || principal.may(&READ_INSTANCES),
         endpoints: true,
     }
 }
@@ -73,9 +78,9 @@ pub(crate) fn instances(
     services.sort_by(|a, b| {
         (&a.service.name, a.service.tenant).cmp(&(&b.service.name, b.service.tenant))
     });
-    let sight = sight(cx);
     let mut out = Vec::new();
     for entry in services {
+        let sight = sight(cx, &entry.service);
         for id in &entry.instances {
             let place = After {
                 name: entry.service.name.to_string(),
@@ -129,7 +134,7 @@ pub(crate) fn find(core: &Core, cx: &Context, what: &str) -> Result<Found> {
                 .service_of(&entry.instance)
                 .filter(|s| sees(cx.principal(), s))
         {
-            let mut view = InstanceView::of(service, entry, sight(cx));
+            let mut view = InstanceView::of(service, entry, sight(cx, service));
             view.instance_key = if is_own(core, cx, service, &entry.instance) {
                 entry.instance.key.to_string()
             } else {
@@ -160,7 +165,11 @@ fn service(model: &Model, cx: &Context, entry: &ServiceEntry) -> Found {
         .iter()
         .filter_map(|id| model.instance(*id))
         .collect();
-    Found::Service(Box::new(ServiceView::new(entry, &instances, sight(cx))))
+    Found::Service(Box::new(ServiceView::new(
+        entry,
+        &instances,
+        sight(cx, &entry.service),
+    )))
 }
 
 /// The id of a service by id or name, for operations on it.
@@ -253,7 +262,7 @@ pub(crate) struct TargetGroup {
 pub(crate) fn targets(core: &Core, cx: &Context, filter: &Filter) -> Result<Vec<TargetGroup>> {
     need(cx, READ_INSTANCES)?;
     let model = core.model.read();
-    let mut found: Vec<(&Arc<crate::domain::service::Service>, &InstanceEntry)> = model
+    let mut found: Vec<(&Arc<Service>, &InstanceEntry)> = model
         .instances()
         .filter(|e| e.instance.source != Source::Builtin && e.instance.definition.port > 0)
         .filter(|e| matches(e, filter))
@@ -268,7 +277,7 @@ pub(crate) fn targets(core: &Core, cx: &Context, filter: &Filter) -> Result<Vec<
         .collect())
 }
 
-fn target(service: &crate::domain::service::Service, entry: &InstanceEntry) -> TargetGroup {
+fn target(service: &Service, entry: &InstanceEntry) -> TargetGroup {
     let d = &entry.instance.definition;
     let mut labels = BTreeMap::from([
         (

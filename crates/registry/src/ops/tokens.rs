@@ -45,8 +45,8 @@ pub(crate) async fn create(
     let id = cx.new_id();
     let token = Token {
         id,
+        principal: registrar(id, &pattern, tenant, &new.scopes),
         pattern,
-        principal: registrar(id, tenant, &new.scopes),
         scopes: new.scopes,
         max_instances: new.max_instances,
         allow_public: new.allow_public,

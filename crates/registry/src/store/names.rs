@@ -93,13 +93,14 @@ fn token(row: &QueryResult) -> Result<Token, DbError> {
     let id: Uuid = row.try_get("", "id")?;
     let tenant: Option<Uuid> = row.try_get("", "tenant_id")?;
     let pattern: String = row.try_get("", "name_pattern")?;
+    let pattern = NamePattern::parse(&pattern).map_err(|_| broken("name pattern"))?;
     let scopes: Vec<String> = from_json(row, "scopes")?;
     let hash: Vec<u8> = row.try_get("", "hash")?;
     let max: i32 = row.try_get("", "max_instances")?;
     Ok(Token {
         id,
-        pattern: NamePattern::parse(&pattern).map_err(|_| broken("name pattern"))?,
-        principal: registrar(id, tenant, &scopes),
+        principal: registrar(id, &pattern, tenant, &scopes),
+        pattern,
         scopes,
         max_instances: u32::try_from(max).unwrap_or(0),
         allow_public: row.try_get("", "allow_public")?,

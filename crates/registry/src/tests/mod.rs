@@ -7,6 +7,7 @@ mod names;
 mod read;
 mod register;
 mod replicas;
+mod tenant_services;
 mod watch;
 
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ use serde_json::{Value, json};
 use tower_service::Service as _;
 use uuid::Uuid;
 
-use crate::http::{Api, Identity, routes};
+use crate::http::{Api, routes};
 use crate::hub::{Core, Parts, Source};
 use crate::life::{Calendar, step};
 use crate::metrics::Metrics;
@@ -146,7 +147,9 @@ impl House {
         Source(Arc::clone(&core)).subscribe(Arc::new(move |d| sink.lock().push(Arc::clone(d))));
         let api = Api {
             core: Arc::clone(&core),
-            identity: Identity::default(),
+            issuer: Arc::default(),
+            public_url: None,
+            own: OwnAddresses::default(),
         };
         Self {
             router: routes(api).router,

@@ -1,6 +1,6 @@
 //! Registering: idempotence, faults, rights, addresses, tenants.
 
-use portico_base::{Access, Principal, id};
+use portico_base::{Access, Permission, Principal, id};
 use portico_contract::address::AddressGuard as _;
 use portico_contract::directory::{DefaultAccess, InstanceState};
 use portico_db::testing::each_backend;
@@ -269,9 +269,9 @@ async fn an_administrator_of_one_tenant_touches_nothing_else() {
         let global = house.enter("global", 9002).await;
         let admin = Principal {
             permissions: [
-                portico_base::Permission::new("registry:*:read"),
-                portico_base::Permission::new("registry:instance:write"),
-                portico_base::Permission::new("registry:token:write"),
+                Permission::new("registry:*:read"),
+                Permission::new("registry:instance:write"),
+                Permission::new("registry:token:write"),
             ]
             .into(),
             ..default_user()
@@ -377,15 +377,56 @@ async fn an_instance_registers_itself_only_under_its_own_name() {
         let me = house
             .find(answer["instance_secret"].as_str().unwrap())
             .unwrap();
-        assert!(me.may(&portico_base::Permission::new(
-            "registry:instance:heartbeat"
-        )));
+        assert!(me.may(&Permission::new("registry:instance:heartbeat")));
         let again = json!({"name": "hello", "port": 9001, "host": "127.0.0.1", "tags": ["x"]});
         let (status, known) = house.register(&me, again).await;
         assert_eq!((status, &known["id"]), (200, &answer["id"]));
         let other = json!({"name": "other", "port": 9001, "host": "127.0.0.1"});
         assert_eq!(house.register(&me, other).await.0, 409);
-        assert!(portico_base::authorise(&me, &Access::Authenticated).is_ok());
+        assert!(portico_base::authorise(&me, &Access::Authenticated, 0).is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_instance_has_the_scopes_of_its_token_and_sees_its_own_service() {
+    each_backend(async |db| {
+        let house = House::new(db).await;
+        let wish = json!({"name_pattern": "hello", "scopes": ["registry:kv:read"]});
+        let (_, registrar) = house.token(wish).await;
+        let place =
+            |name: &str, port: u16| json!({"name": name, "port": port, "host": "127.0.0.1"});
+        let (_, answer) = house.register(&registrar, place("hello", 9001)).await;
+        house.register(&operator(), place("other", 9002)).await;
+        let secret = answer["instance_secret"].as_str().unwrap();
+        let kv = |who: &Principal| {
+            let may = |name| who.may(&Permission::new(name));
+            (may("registry:kv:read"), may("registry:kv:write"))
+        };
+        let me = house.find(secret).unwrap();
+        assert_eq!(
+            (me.service.as_deref(), kv(&me)),
+            (Some("hello"), (true, false))
+        );
+        let host = async |name: &str| {
+            let path = format!("/services?name={name}");
+            let (_, list) = house.call(&me, "GET", &path, json!(null)).await;
+            list["items"][0]["host"].clone()
+        };
+        assert_eq!(host("hello").await, "127.0.0.1");
+        assert_eq!(
+            host("other").await,
+            json!(null),
+            "where others are is not its business"
+        );
+        let path = format!("/tokens/{}", registrar.subject);
+        house.call(&operator(), "DELETE", &path, json!(null)).await;
+        let me = house.find(secret).expect("it lives on with its own secret");
+        assert_eq!(
+            kv(&me),
+            (false, false),
+            "what the token granted has gone with it"
+        );
     })
     .await;
 }

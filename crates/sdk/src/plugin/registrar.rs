@@ -39,6 +39,8 @@ struct Registered {
     heartbeat_s: Option<f64>,
     instance_secret: Option<String>,
     identity: Option<IdentityKeys>,
+    #[serde(default)]
+    internal_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +126,7 @@ async fn register_once(plugin: &Inner, config: &ServiceConfig) -> Result<Registe
     let mut status = plugin.status();
     status.id = Some(registered.id.clone());
     status.identity = registered.identity.clone().unwrap_or_default();
+    status.internal_url = registered.internal_url.take();
     status.state = State::Registered;
     Ok(registered)
 }

@@ -39,6 +39,27 @@ async fn carries_credential_and_deadline() {
 }
 
 #[tokio::test]
+async fn goes_by_the_listener_between_services_where_there_is_one() {
+    let mut answer = crate::fake_gateway::registered(Some("pis_first"), 30.0);
+    let mut internal = FakeGateway::start([("other", 200, json!({"by": "internal"}))]).await;
+    answer["internal_url"] = json!(internal.url);
+    let mut gateway = FakeGateway::start([("register", 201, answer)]).await;
+    let plugin = plugin(&gateway);
+    plugin.start(1);
+    gateway.next("register").await;
+    while plugin.id().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let answer = plugin.call("clock", "/now", Call::get()).await.unwrap();
+    assert_eq!(answer.json::<Value>().unwrap(), json!({"by": "internal"}));
+    let said = internal.next("other").await;
+    assert_eq!(
+        (said.path.as_str(), said.header("authorization")),
+        ("/api/clock/now", "Bearer pis_first")
+    );
+}
+
+#[tokio::test]
 async fn never_outlives_the_request_that_it_serves() {
     let mut gateway = FakeGateway::start([("other", 200, json!({}))]).await;
     let plugin = plugin(&gateway);

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::rig::{Backend, Rig, Setup, object, service};
 use crate::identify::{Denied, TokenVerifier, Verified};
 use crate::objects::Objects;
+use crate::pipeline::Entrance;
 use crate::route::service::fixture::endpoint;
 
 /// Takes `user:NAME:ROLE` for a token.
@@ -43,9 +44,16 @@ fn rig(service: Service, objects: Objects) -> Rig {
     Rig::with(Setup {
         services: vec![service],
         objects,
-        verifier: Some(Arc::new(Words)),
+        entrance: words(),
         ..Setup::default()
     })
+}
+
+fn words() -> Entrance {
+    Entrance {
+        verifier: Some(Arc::new(Words)),
+        ..Entrance::default()
+    }
 }
 
 fn bearer(token: &str) -> String {
@@ -307,7 +315,7 @@ fn networks_blocks_and_maintenance_close_the_door() {
 #[test]
 fn bodies_have_a_limit_and_pages_of_strangers_are_sandboxed() {
     let page = Backend::new(|_, _| {
-        super::rig::Does::Answer("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nserver: x\r\nx-portico-user: root\r\nset-cookie: portico_session=evil\r\ncontent-length: 2\r\n\r\nhi".into())
+        super::rig::Does::Answer("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nserver: x\r\nx-portico-user: root\r\nset-cookie: portico_at=evil\r\ncontent-length: 2\r\n\r\nhi".into())
     });
     let settings = vec![("gateway.body_max_bytes", json!(10))];
     let rig = Rig::with(Setup {

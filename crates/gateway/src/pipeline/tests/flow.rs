@@ -22,7 +22,7 @@ fn a_service_gets_exactly_its_path_and_nothing_forged() {
         ..backend.instance(1, "1")
     };
     let rig = Rig::new(vec![service("hello", vec![signed])]);
-    let forged = "X-Portico-User: root\r\nX_Portico_User: root\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Original-URL: /admin\r\nAuthorization: Basic YTpi\r\nCookie: a=1; portico_session=s\r\nX-Request-Id: forged-0001\r\n";
+    let forged = "X-Portico-User: root\r\nX_Portico_User: root\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Original-URL: /admin\r\nAuthorization: Basic YTpi\r\nCookie: a=1; portico_at=s\r\nX-Request-Id: forged-0001\r\n";
     let reply = rig.get_with("/api/hello/a%2Fb//c/./d?q=%20x&y", forged);
     assert_eq!((reply.status, reply.body.as_str()), (200, "hi"));
     let seen = backend.last();

@@ -22,9 +22,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cache::{Cache, CacheConfig};
-use crate::identify::TokenVerifier;
 use crate::objects::{Object, Objects};
-use crate::pipeline::{Builtins, Door, Gate, Parts};
+use crate::pipeline::{Builtins, Door, Entrance, Gate, Parts};
 use crate::route::build::Names;
 use crate::route::service::fixture;
 use crate::serve::{Listener, Options, ServeLimits, Server, bind};
@@ -95,7 +94,10 @@ pub(super) struct Setup {
     pub(super) objects: Objects,
     pub(super) settings: Vec<(&'static str, Value)>,
     pub(super) builtins: Builtins,
-    pub(super) verifier: Option<Arc<dyn TokenVerifier>>,
+    pub(super) entrance: Entrance,
+    pub(super) credentials: Credentials,
+    /// The listener that the rig pretends to be.
+    pub(super) listener: Option<&'static str>,
     pub(super) names: Names,
     pub(super) file_roots: Vec<std::path::PathBuf>,
     pub(super) trusted: Vec<ipnet::IpNet>,
@@ -149,8 +151,8 @@ impl Rig {
             directory: Arc::clone(&fake) as Arc<dyn DirectorySource>,
             settings: Settings::new(Arc::new(Fixed(setup.settings))),
             objects: Arc::new(setup.objects),
-            credentials: Credentials::default(),
-            verifier: setup.verifier,
+            credentials: setup.credentials,
+            entrance: setup.entrance,
             addresses: Arc::new(Anywhere),
             limiter: state.limiter().clone(),
             limit_seed: 1,
@@ -164,7 +166,8 @@ impl Rig {
         });
         let stop = CancellationToken::new();
         runtime.spawn(Arc::clone(&gate).run(stop.clone()));
-        let bound = bind(&Listener::plain("http", ([127, 0, 0, 1], 0).into()), 1).unwrap();
+        let listener = setup.listener.unwrap_or("http");
+        let bound = bind(&Listener::plain(listener, ([127, 0, 0, 1], 0).into()), 1).unwrap();
         let address = bound.address;
         let options = Options {
             workers: 1,

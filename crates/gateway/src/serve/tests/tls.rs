@@ -5,15 +5,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair,
+    generate_simple_self_signed,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sha2::{Digest, Sha256};
 
 use super::backend::Backend;
 use super::client::eventually;
 use super::rig::{Rig, Setup};
-use crate::serve::{CertFiles, CertStore, Listener};
+use crate::serve::{CertFiles, CertSource, CertStore, Listener};
 use crate::upstream::{Endpoint, Protocol, Target, TlsTarget};
 
 struct Cert {
@@ -48,6 +51,17 @@ fn connect(
     trusted: &[CertificateDer<'static>],
     alpn: &[&str],
 ) -> std::io::Result<Tls> {
+    connect_as(None, address, name, trusted, alpn)
+}
+
+/// The same with a certificate of the client's own.
+fn connect_as(
+    own: Option<&CertifiedKey<KeyPair>>,
+    address: SocketAddr,
+    name: &str,
+    trusted: &[CertificateDer<'static>],
+    alpn: &[&str],
+) -> std::io::Result<Tls> {
     let mut roots = RootCertStore::empty();
     for root in trusted {
         roots.add(root.clone()).unwrap();
@@ -55,8 +69,16 @@ fn connect(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+            let chain = vec![own.cert.der().clone()];
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -268,4 +290,65 @@ fn an_instance_is_trusted_by_issuer_by_key_or_not_at_all() {
         );
         assert_eq!(to_tls(&instance, insecure.clone(), protocol), 200);
     }
+}
+
+/// An authority of clients, written to a file.
+struct Vouching(Issuer<'static, KeyPair>);
+
+impl Vouching {
+    fn new(file: &Path) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let cert = params.self_signed(&key).unwrap();
+        std::fs::write(file, cert.pem()).unwrap();
+        Self(Issuer::new(params, key))
+    }
+
+    fn client(&self) -> CertifiedKey<KeyPair> {
+        let signing_key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["shop".to_owned()]).unwrap();
+        let cert = params.signed_by(&signing_key, &self.0).unwrap();
+        CertifiedKey { cert, signing_key }
+    }
+}
+
+#[test]
+fn clients_show_a_certificate_of_the_authority_that_is_named_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let cert = Cert::new(dir.path(), "one", "one.example");
+    let file = dir.path().join("clients.pem");
+    let first = Vouching::new(&file);
+    let source = CertSource {
+        files: vec![cert.files.clone()],
+        client_ca: Some(file.clone()),
+        ..CertSource::default()
+    };
+    let store = CertStore::open(source.clone()).unwrap();
+    let backend = Backend::echo();
+    let rig = rig(&backend, &store);
+    // With TLS 1.3 a client learns with its first read that it was refused.
+    let served = |own: Option<&CertifiedKey<KeyPair>>| {
+        let Ok(mut stream) = connect_as(own, rig.address, "one.example", &[cert.der()], &[]) else {
+            return false;
+        };
+        let asked = stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        let read = asked.and_then(|()| stream.read_to_string(&mut answer));
+        read.is_ok() && answer.starts_with("HTTP/1.1 200 ")
+    };
+    let known = first.client();
+    assert!(served(Some(&known)));
+    assert!(!served(None), "without a certificate");
+    let strange = Vouching::new(&dir.path().join("others.pem")).client();
+    assert!(!served(Some(&strange)), "of another authority");
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(store.reload().is_err());
+    assert!(served(Some(&known)), "what was known holds");
+    let second = Vouching::new(&file);
+    assert!(store.reload().unwrap());
+    assert!(served(Some(&second.client())));
+    assert!(!served(Some(&known)), "the old authority is gone");
+    std::fs::remove_file(&file).unwrap();
+    assert!(CertStore::open(source).is_err());
 }

@@ -15,7 +15,7 @@ async fn a_strangers_words_about_itself_are_not_passed_on() {
         X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\nForwarded: for=6.6.6.6\r\n\
         X-Real-IP: 6.6.6.6\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-HTTP-Method-Override: DELETE\r\n\
         X-Request-Id: forged-id-1\r\nAuthorization: Basic eDp5\r\nProxy-Authorization: Basic eDp5\r\nProxy: http://evil\r\n\
-        Cookie: a=1; portico_session=s; b=2\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nX-Hop: 1\r\nX-Kept: yes\r\n";
+        Cookie: a=1; portico_at=s; b=2\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nX-Hop: 1\r\nX-Kept: yes\r\n";
     let request = format!(
         "GET /api/hello/x HTTP/1.1\r\nHost: {}\r\nConnection: close, X-Hop\r\n{forged}\r\n",
         house.address()
@@ -105,7 +105,7 @@ async fn an_answer_is_cleaned_and_made_safe() {
             ("content-type", "text/html"),
             ("x-portico-user", "root"),
             ("server", "secret/1.0"),
-            ("set-cookie", "portico_session=evil"),
+            ("set-cookie", "portico_at=evil"),
             ("set-cookie", "own=1"),
             ("clear-site-data", "\"*\""),
             ("connection", "x-inner"),

@@ -3,6 +3,7 @@
 mod cache;
 mod cache_safety;
 mod cors;
+pub(crate) mod entering;
 mod grpc;
 mod hygiene;
 mod identity;

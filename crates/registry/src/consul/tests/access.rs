@@ -1,6 +1,11 @@
 //! RG-46: who may do what here.
 
-use portico_base::id;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use futures_util::future::BoxFuture;
+use portico_base::{Permission, Principal, PrincipalKind, id};
+use portico_contract::credentials::{Bounds, CredentialSource};
 use serde_json::json;
 
 use super::{Consul, databases, options};
@@ -290,4 +295,75 @@ async fn the_operators_token_is_for_this_machine() {
         .status,
         403
     );
+}
+
+/// API keys that are read before they are known: one may read keys and values, one only from afar.
+#[derive(Default)]
+struct ApiKeys(AtomicBool);
+
+impl CredentialSource for ApiKeys {
+    fn prefix(&self) -> &'static str {
+        "ptk_"
+    }
+
+    fn find(&self, token: &str) -> Option<Arc<Principal>> {
+        let name = token.strip_prefix("ptk_")?;
+        let known = self.0.load(SeqCst) && ["reads", "afar", "else"].contains(&name);
+        known.then(|| {
+            Arc::new(Principal {
+                permissions: Arc::from([Permission::new("registry:kv:read")]),
+                ..Principal::new(PrincipalKind::ApiKey, name, id::TENANT_DEFAULT)
+            })
+        })
+    }
+
+    fn load<'a>(&'a self, token: &'a str) -> Option<BoxFuture<'a, ()>> {
+        (!token.ends_with('!')).then(|| {
+            let load: BoxFuture<'a, ()> = Box::pin(async { self.0.store(true, SeqCst) });
+            load
+        })
+    }
+
+    fn bounds(&self, principal: &Principal) -> Option<Arc<Bounds>> {
+        let mut bounds = Bounds::default();
+        match &*principal.subject {
+            "afar" => bounds.networks = vec!["10.0.0.0/8".parse().unwrap()],
+            "else" => bounds.services = vec!["music".to_owned()],
+            _ => return None,
+        }
+        Some(Arc::new(bounds))
+    }
+}
+
+#[tokio::test]
+async fn an_api_key_is_a_token_here_within_its_scopes_and_bounds() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    let keys = Arc::new(ApiKeys::default());
+    c.state.credentials.add(keys.clone());
+    assert_eq!(c.put("/v1/kv/a", "x").await.text, "true");
+    let as_key = async |key: &str, method: &str| {
+        let answer = c.as_token(key, method, "/v1/kv/a?raw", "y").await;
+        (answer.status, answer.text)
+    };
+    assert_eq!(as_key("ptk_bad!", "GET").await.0, 403);
+    assert!(!keys.0.load(SeqCst), "what cannot exist is not read");
+    assert_eq!(as_key("ptk_reads", "GET").await, (200, "x".to_owned()));
+    assert_eq!(as_key("ptk_reads", "PUT").await.0, 403);
+    assert_eq!(
+        as_key("ptk_unknown", "GET").await,
+        (403, "ACL not found".to_owned())
+    );
+    assert_eq!(as_key("ptk_afar", "GET").await.0, 403, "not from here");
+    assert_eq!(
+        as_key("ptk_else", "GET").await.0,
+        403,
+        "not for this service"
+    );
+    let by_query = http::Request::builder().uri("/v1/kv/a?raw&token=ptk_reads");
+    assert_eq!(c.send(by_query, "", "10.0.0.9:1").await.text, "x");
+    let afar = http::Request::builder()
+        .uri("/v1/kv/a?raw")
+        .header("x-consul-token", "ptk_afar");
+    assert_eq!(c.send(afar, "", "10.0.0.9:1").await.text, "x");
 }

@@ -202,6 +202,7 @@ pub(super) fn next_service(
             owner: Owner::of(cx.principal()),
             default_access: DefaultAccess::Authenticated,
             forward_credentials: false,
+            identity_statement: false,
             openapi_url: None,
             settings_schema: None,
             console: None,
@@ -237,6 +238,7 @@ pub(super) fn next_service(
         }
         service.default_access = part.default_access;
         service.forward_credentials = part.forward_credentials;
+        service.identity_statement = part.identity_statement;
         service.openapi_url = part.openapi_url.as_deref().map(Arc::from);
         service.settings_schema = part.settings_schema.clone().map(Arc::new);
         service.console = part.console.clone().map(Arc::new);

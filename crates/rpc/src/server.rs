@@ -1,0 +1,285 @@
+//! The listener of all gRPC services: health and reflection beside them, counted connections, drain (SD-2).
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use portico_telemetry::metrics::Gauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower_service::Service as _;
+
+use crate::chain::{self, Chain, ChainOptions, Peer};
+use crate::routes::{RpcRoutes, Undeclared};
+
+/// How often the health of the process is looked at for `grpc.health.v1`.
+const LOOK: Duration = Duration::from_secs(1);
+/// Streams of one connection at a time.
+const STREAMS: u32 = 2_000;
+/// A quiet connection is asked so often whether its client is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Largest list of headers, in bytes.
+const HEADERS: u32 = 32 * 1024;
+
+/// How a listener serves.
+pub struct RpcOptions {
+    /// What the chain works with.
+    pub chain: ChainOptions,
+    /// Tell everybody which services and methods there are.
+    pub reflection: bool,
+    /// Open connections; further ones are closed at once.
+    pub connections: usize,
+}
+
+/// Services that are not served yet.
+pub struct Server {
+    router: Router,
+    chain: Arc<Chain>,
+    health: HealthReporter,
+    names: Vec<&'static str>,
+    stopping: CancellationToken,
+    connections: usize,
+}
+
+impl Server {
+    /// Puts the services, health and reflection behind the chain.
+    ///
+    /// # Errors
+    /// When a method is not declared.
+    pub async fn new(options: RpcOptions, routes: RpcRoutes) -> Result<Self, Undeclared> {
+        routes.check()?;
+        let (health, health_server) = tonic_health::server::health_reporter();
+        let names = routes.services.clone();
+        set_all(&health, &names, ServingStatus::NotServing).await;
+        let own = routes.routes.clone().unwrap_or_default();
+        let mut all = own.add_service(health_server);
+        if options.reflection {
+            let reflect = || {
+                let sets = routes.descriptors.iter().copied();
+                sets.chain([tonic_health::pb::FILE_DESCRIPTOR_SET]).fold(
+                    tonic_reflection::server::Builder::configure(),
+                    |builder, set| builder.register_encoded_file_descriptor_set(set),
+                )
+            };
+            let broken = |error: tonic_reflection::server::Error| Undeclared(error.to_string());
+            all = all.add_service(reflect().build_v1().map_err(broken)?);
+            // Older clients ask the older name.
+            all = all.add_service(reflect().build_v1alpha().map_err(broken)?);
+        }
+        let stopping = CancellationToken::new();
+        let chain = Arc::new(Chain::new(options.chain, routes, stopping.clone()));
+        let layer = axum::middleware::from_fn_with_state(Arc::clone(&chain), chain::run);
+        Ok(Self {
+            router: all.into_axum_router().layer(layer),
+            chain,
+            health,
+            names,
+            stopping,
+            connections: options.connections,
+        })
+    }
+
+    /// Serves on a listener with tasks of `runtime`; `is_ready` is what the health service tells.
+    pub fn serve(
+        self,
+        listener: TcpListener,
+        runtime: &Handle,
+        is_ready: impl Fn() -> bool + Send + 'static,
+    ) -> Running {
+        let (accepting, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let open = Arc::new(AtomicUsize::new(0));
+        let connections = Connections {
+            open: Arc::clone(&open),
+            most: self.connections,
+            gauge: self.chain.meter.connections.clone(),
+        };
+        let tasks = TaskTracker::new();
+        let (health, names) = (self.health.clone(), self.names.clone());
+        let watch = look_after_health(health, names, leaving.clone(), is_ready);
+        tasks.spawn_on(watch, runtime);
+        let accept = accept(
+            listener,
+            self.router,
+            connections,
+            tasks.clone(),
+            accepting.clone(),
+        );
+        tasks.spawn_on(accept, runtime);
+        tasks.close();
+        Running {
+            accepting,
+            leaving,
+            stopping: self.stopping,
+            open,
+            tasks,
+        }
+    }
+}
+
+/// Services that are served.
+pub struct Running {
+    accepting: CancellationToken,
+    leaving: CancellationToken,
+    stopping: CancellationToken,
+    open: Arc<AtomicUsize>,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Tells clients by the health service that they should go elsewhere; everything is still served.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Takes no more calls (GOAWAY), ends streams with `UNAVAILABLE`, lets calls finish at most for
+    /// `grace`. Gives the number of connections that were still open then.
+    pub async fn drain(self, grace: Duration) -> usize {
+        self.leaving.cancel();
+        self.stopping.cancel();
+        self.accepting.cancel();
+        match tokio::time::timeout(grace, self.tasks.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.open.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+async fn look_after_health(
+    health: HealthReporter,
+    names: Vec<&'static str>,
+    leaving: CancellationToken,
+    is_ready: impl Fn() -> bool + Send + 'static,
+) {
+    let mut told = None;
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            () = leaving.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        let ready = is_ready();
+        if told != Some(ready) {
+            told = Some(ready);
+            let status = if ready {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            set_all(&health, &names, status).await;
+        }
+    }
+    set_all(&health, &names, ServingStatus::NotServing).await;
+}
+
+async fn set_all(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {
+    // The empty name stands for the whole process.
+    for name in names.iter().copied().chain([""]) {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Counts open connections.
+#[derive(Clone)]
+struct Connections {
+    open: Arc<AtomicUsize>,
+    most: usize,
+    gauge: Gauge,
+}
+
+impl Connections {
+    fn take(&self) -> Option<Seat> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(self.clone());
+        self.gauge.add(1.0);
+        (before < self.most).then_some(seat)
+    }
+}
+
+struct Seat(Connections);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.gauge.add(-1.0);
+    }
+}
+
+/// Takes connections until told to stop; each is a tracked task.
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    connections: Connections,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match connections.take() {
+                Some(seat) => {
+                    let serving = connection(stream, peer, router.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        serving.await;
+                        drop(seat);
+                    });
+                }
+                None => tracing::debug!(%peer, "a gRPC connection was refused: there are too many"),
+            },
+            // Out of descriptors, mostly: it gets better or it does not.
+            Err(error) => {
+                tracing::warn!(err = %error, "a gRPC connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection until it ends; told to stop, it says so (GOAWAY) and finishes its calls.
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(err = %error, "a gRPC connection may be slow");
+    }
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.clone().call(request.map(Body::new))
+    });
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, err = %error, "a gRPC connection ended");
+    }
+}
