@@ -181,8 +181,9 @@ pub(crate) enum AccessTokenCommand {
     /// Check an access token step by step and say where it fails.
     Inspect {
         /// The token; `-` reads it from standard input, which keeps it out of the shell's history.
+        // Not `token`: a global argument shares its value with all of its name.
         #[arg(value_name = "TOKEN")]
-        token: String,
+        inspected: String,
     },
 }
 
@@ -212,8 +213,8 @@ pub(crate) enum ApikeyCommand {
         /// A network that it is used from [default: all]; may be given several times.
         #[arg(long = "cidr", value_name = "CIDR")]
         cidrs: Vec<String>,
-        /// Id of the user whose key it is [default: the caller; the operator names one].
-        #[arg(long, value_name = "USER_ID")]
+        /// Whose key it is, by id or name [default: the caller; the operator names somebody].
+        #[arg(long, value_name = "USER")]
         owner: Option<String>,
         /// Days until it ends, at most 730 [default: the setting, 90].
         #[arg(long, value_name = "N")]

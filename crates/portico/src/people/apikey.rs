@@ -4,8 +4,8 @@ use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::print_json;
-use crate::cli::{ApikeyArgs, ApikeyCommand};
+use super::{find, print_json};
+use crate::cli::{ApikeyArgs, ApikeyCommand, WhoArgs};
 use crate::client::{Client, encoded};
 use crate::table::{Table, cell};
 use crate::text::say;
@@ -29,7 +29,11 @@ pub(crate) async fn run(args: ApikeyArgs) -> Result<u8> {
             let mut wish =
                 json!({ "name": name, "scopes": scopes, "services": services, "cidrs": cidrs });
             if let Some(owner) = owner {
-                wish["owner_user_id"] = owner.into();
+                let who = WhoArgs {
+                    user: owner,
+                    tenant: None,
+                };
+                wish["owner_user_id"] = find(&client, &who).await?["id"].clone();
             }
             if let Some(days) = days {
                 let end = chrono::Utc::now() + chrono::Duration::days(i64::from(days));

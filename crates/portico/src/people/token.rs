@@ -24,8 +24,8 @@ struct Check {
 
 /// Inspects and prints; exit code 1 when a check fails.
 pub(crate) async fn run(args: AccessTokenArgs) -> Result<u8> {
-    let AccessTokenCommand::Inspect { token } = args.command;
-    let token = if token == "-" {
+    let AccessTokenCommand::Inspect { inspected } = args.command;
+    let token = if inspected == "-" {
         let mut text = String::new();
         std::io::stdin()
             .take(LONGEST as u64 + 1)
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: AccessTokenArgs) -> Result<u8> {
             .context("standard input cannot be read")?;
         text.trim().to_owned()
     } else {
-        token
+        inspected
     };
     let client = Client::connect(&args.remote.connect)?;
     let (checks, shown) = inspect(&client, &token).await?;

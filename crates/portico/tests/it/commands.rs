@@ -10,6 +10,7 @@ use crate::house::{House, binary, command, until};
 use crate::raw::{RawServer, answer_always};
 
 mod objects;
+mod people;
 mod traffic;
 
 /// Runs a command against a house.
