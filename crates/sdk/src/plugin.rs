@@ -82,6 +82,8 @@ struct Inner {
     /// A registration is under way.
     registering: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
+    /// Signals after the first one, once that has come.
+    signals: Mutex<Option<Signals>>,
     registrar: Mutex<Option<JoinHandle<()>>>,
     #[cfg(feature = "jwks")]
     keys: crate::jwks::Keys,
@@ -123,6 +125,7 @@ impl Plugin {
             }),
             registering: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
+            signals: Mutex::new(None),
             registrar: Mutex::new(None),
             #[cfg(feature = "jwks")]
             keys: crate::jwks::Keys::default(),
@@ -273,7 +276,14 @@ impl Plugin {
     /// shutdown: when it resolves, stop listening and finish what is in flight, for as long as
     /// [`Plugin::overdue`] has not resolved.
     pub async fn stopped(&self) {
-        Signals::new().next().await;
+        let mut signals = Signals::new();
+        signals.next().await;
+        // What comes from now on is the second one, however late `overdue` looks.
+        *self
+            .0
+            .signals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(signals);
         self.drain().await;
     }
 
@@ -314,22 +324,21 @@ impl Plugin {
     }
 
     /// Resolves when stopping takes too long, or when a second signal says that it must end now. Poll it from
-    /// the beginning, beside the server: signals count from then on.
+    /// the beginning, beside the server.
     pub async fn overdue(&self) {
-        let mut signals = Signals::new();
         let mut stopping = self.0.stopping.subscribe();
-        let too_long = async {
-            // The sender lives as long as `self`.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-            sleep(2 * DEREGISTER + self.0.options.linger + self.0.options.drain).await;
-        };
-        let again = async {
-            signals.next().await;
-            signals.next().await;
-        };
+        // The sender lives as long as `self`.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        let signals = self
+            .0
+            .signals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut signals = signals.unwrap_or_else(Signals::new);
         tokio::select! {
-            () = too_long => {}
-            () = again => {}
+            () = sleep(2 * DEREGISTER + self.0.options.linger + self.0.options.drain) => {}
+            () = signals.next() => {}
         }
     }
 

@@ -302,7 +302,7 @@ async fn joining(core: &Core, wish: &Wish) -> Result<Joining> {
         Some(invitation) => {
             let mut roles = store::roles::of_tenant(core.db.reader(), tenant).await?;
             roles.retain(|role| invitation.roles.contains(&role.id));
-            passwords::is_admin(core, tenant, &roles)
+            super::roles::is_admin(core, &roles)
         }
         None => false,
     };

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{need, scope};
-use crate::domain::role::{Known, Role, SUPER_ADMIN, built_in_id};
+use crate::domain::role::{Known, Role, SUPER_ADMIN, TENANT_ADMIN, built_in_id};
 use crate::domain::user::User;
 use crate::error::{Error, Result, reason};
 use crate::hub::Core;
@@ -47,13 +47,23 @@ pub(crate) async fn of(conn: &impl ConnectionTrait, user: &User) -> Result<Vec<R
     Ok(store::roles::of_user(conn, user.id).await?)
 }
 
-/// True when one of the roles allows something that only administrators do (ID-76).
-pub(crate) fn has_admin_permission(roles: &[Role], known: &[Known]) -> bool {
-    let mut admin = known.iter().filter(|k| k.admin);
-    admin.any(|k| {
-        let mut held = roles.iter().flat_map(|role| &role.permissions);
-        held.any(|permission| k.is_covered_by(permission))
-    })
+/// True for whoever holds a built-in administrators' role, or a permission that is declared as one's (ID-76).
+pub(crate) fn is_admin(core: &Core, roles: &[Role]) -> bool {
+    let held = roles.iter().flat_map(|role| &role.permissions);
+    let built_in = roles.iter().filter(|role| role.built_in);
+    administers(core, built_in.map(|role| &role.name), held)
+}
+
+/// The same, where only the roles' names and what they allow are known.
+pub(crate) fn administers<'a>(
+    core: &Core,
+    mut names: impl Iterator<Item = &'a String>,
+    mut held: impl Iterator<Item = &'a Permission>,
+) -> bool {
+    // Nobody makes a role of these names.
+    let known = core.admin_permissions.get().map_or(&[][..], |all| all);
+    names.any(|name| name == SUPER_ADMIN || name == TENANT_ADMIN)
+        || held.any(|permission| known.iter().any(|k| permission.covers(k)))
 }
 
 /// All known permissions.

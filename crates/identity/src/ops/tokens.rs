@@ -4,8 +4,8 @@ use chrono::Duration;
 use portico_base::{Context, Secret, Timestamp, id};
 use portico_token::{AccessClaims, access, refresh};
 
+use super::roles;
 use crate::domain::login::Tokens;
-use crate::domain::role::{SUPER_ADMIN, TENANT_ADMIN};
 use crate::domain::session::Session;
 use crate::domain::user::User;
 use crate::error::{Error, Result, reason};
@@ -71,15 +71,10 @@ pub(crate) fn is_bound(core: &Core, tenant: uuid::Uuid, admin: bool) -> bool {
     }
 }
 
-/// True when the roles make an administrator: by their names, or by what they allow.
+/// True when roles make an administrator, by their names alone: what they allow is in the edge's memory.
 pub(crate) fn is_admin(core: &Core, tenant: uuid::Uuid, names: &[String]) -> bool {
-    let built_in = |name: &String| name == SUPER_ADMIN || name == TENANT_ADMIN;
-    if names.iter().any(built_in) {
-        return true;
-    }
     let held = core.edge.permissions(tenant, names);
-    let known = core.admin_permissions.get().map_or(&[][..], |all| all);
-    held.iter().any(|h| known.iter().any(|k| h.covers(k)))
+    roles::administers(core, names.iter(), held.iter())
 }
 
 /// Both tokens of a session as its row is now.

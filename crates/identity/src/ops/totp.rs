@@ -9,13 +9,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::factors::{self, Shown, Verdict};
-use super::roles::has_admin_permission;
 use super::{
-    login, need, need_person, need_user, one_time, recovery, scope, step_up, tickets, users,
+    login, need, need_person, need_user, one_time, recovery, roles, scope, step_up, tickets, users,
 };
 use crate::domain::factor;
 use crate::domain::login::{LoginResult, LoginStatus, Proof};
-use crate::domain::role::{Role, SUPER_ADMIN, TENANT_ADMIN};
+use crate::domain::role::Role;
 use crate::domain::user::{User, UserStatus};
 use crate::error::{Result, reason};
 use crate::hub::Core;
@@ -69,7 +68,7 @@ pub(crate) async fn required(
     if totp.is_some_and(|t| t.confirmed().is_some()) {
         return Ok(Factor::Verify);
     }
-    let must = must_have(core, conn, user, roles).await?;
+    let must = must_have(core, user, roles);
     Ok(if must { Factor::Enrol } else { Factor::None })
 }
 
@@ -202,7 +201,7 @@ pub(crate) async fn status(core: &Arc<Core>, cx: &Context) -> Result<Status> {
             .and_then(|t| t.tries.locked_until)
             .filter(|until| *until > now),
         recovery_codes_left: codes.len(),
-        required: must_have(core, conn, &user, &roles).await?,
+        required: must_have(core, &user, &roles),
     })
 }
 
@@ -246,32 +245,9 @@ pub(crate) async fn reset(
     unit.commit().await
 }
 
-async fn must_have(
-    core: &Core,
-    conn: &impl ConnectionTrait,
-    user: &User,
-    roles: &[Role],
-) -> Result<bool> {
+fn must_have(core: &Core, user: &User, held: &[Role]) -> bool {
     let required = |key| core.settings.get(user.tenant, key) == "required";
-    if required(&mfa::USERS) {
-        return Ok(true);
-    }
-    Ok(required(&mfa::ADMIN) && administers(conn, roles).await?)
-}
-
-/// True for whoever holds a built-in administrators' role, or a permission that is declared as one's.
-async fn administers(conn: &impl ConnectionTrait, roles: &[Role]) -> Result<bool> {
-    if roles
-        .iter()
-        .any(|r| r.built_in && [SUPER_ADMIN, TENANT_ADMIN].contains(&r.name.as_str()))
-    {
-        return Ok(true);
-    }
-    if roles.iter().all(|r| r.permissions.is_empty()) {
-        return Ok(false);
-    }
-    let known = store::roles::permissions(conn).await?;
-    Ok(has_admin_permission(roles, &known))
+    required(&mfa::USERS) || (required(&mfa::ADMIN) && roles::is_admin(core, held))
 }
 
 async fn begin_for(unit: &Unit, user: &User) -> Result<Enrolment> {

@@ -42,7 +42,7 @@ fn parse(text: &str) -> Option<Rate> {
     (rate.count > 0 && (1..=31 * 86_400).contains(&rate.window_s)).then_some(rate)
 }
 
-const fn rates(
+pub(super) const fn rates(
     key: &'static str,
     default: &'static str,
     title: &'static str,

@@ -4,7 +4,7 @@ use portico_contract::settings::{Declaration, Key, Kind, Scope};
 use portico_sms::{Signs, Templates};
 use serde::Deserialize;
 
-use super::limit::Rate;
+use super::limit::{Rate, rates};
 
 const fn text(
     key: &'static str,
@@ -99,21 +99,6 @@ const fn cost(key: &'static str) -> Key<i64> {
         )
         .scope(Scope::Both),
     )
-}
-
-const fn rates(
-    key: &'static str,
-    default: &'static str,
-    title: &'static str,
-    title_zh: &'static str,
-) -> Key<Vec<Rate>> {
-    Key::new(Declaration::new(
-        key,
-        Kind::TextList { max: 4 },
-        default,
-        title,
-        title_zh,
-    ))
 }
 
 const fn number(

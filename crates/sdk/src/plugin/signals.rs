@@ -4,6 +4,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGTERM and SIGINT, from the moment that this is made.
+#[derive(Debug)]
 pub(super) struct Signals {
     #[cfg(unix)]
     both: Option<(Signal, Signal)>,

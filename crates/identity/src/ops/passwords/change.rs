@@ -7,7 +7,7 @@ use portico_base::{Access, Context, Secret, Timestamp};
 use portico_contract::audit::Record;
 use uuid::Uuid;
 
-use super::{Keep, RESET, is_admin, judged_hash, set};
+use super::{Keep, RESET, judged_hash, set};
 use crate::domain::login::LoginResult;
 use crate::domain::user::User;
 use crate::error::{Error, Result, reason};
@@ -16,7 +16,9 @@ use crate::limits::Limit;
 use crate::notices::{Notice, Way};
 use crate::ops::guard::{self, Whose};
 use crate::ops::one_time::{self, Holder};
-use crate::ops::{login, need, need_person, need_user, scope, sessions, step_up, tickets, users};
+use crate::ops::{
+    login, need, need_person, need_user, roles, scope, sessions, step_up, tickets, users,
+};
 use crate::pages;
 use crate::passwords::Verdict;
 use crate::permissions::USER_WRITE;
@@ -219,8 +221,8 @@ pub(super) async fn new_hash(
     new: &Secret<String>,
 ) -> Result<Secret<String>> {
     let conn = core.db.reader();
-    let roles = store::roles::of_user(conn, user.id).await?;
-    let admin = is_admin(core, user.tenant, &roles);
+    let held = store::roles::of_user(conn, user.id).await?;
+    let admin = roles::is_admin(core, &held);
     let phc = judged_hash(core, user, admin, field, new).await?;
     let before = store::secrets::get(conn, user.id).await?.password;
     if let Some(before) = &before {

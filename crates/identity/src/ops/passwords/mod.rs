@@ -13,8 +13,7 @@ pub(crate) use reset::{ResetWish, Sent, confirm_reset, handler, request_reset};
 use portico_base::Secret;
 use uuid::Uuid;
 
-use super::{guard, one_time, sessions, tickets, tokens};
-use crate::domain::role::Role;
+use super::{guard, one_time, sessions, tickets};
 use crate::domain::user::User;
 use crate::error::{Error, Result, reason};
 use crate::hub::Core;
@@ -80,12 +79,6 @@ pub(crate) async fn check_policy(
     } else {
         Err(Error::Invalid(faults))
     }
-}
-
-/// True when the roles make an administrator, who needs a longer password.
-pub(crate) fn is_admin(core: &Core, tenant: Uuid, roles: &[Role]) -> bool {
-    let names: Vec<String> = roles.iter().map(|r| r.name.clone()).collect();
-    tokens::is_admin(core, tenant, &names)
 }
 
 /// Whose sessions outlive a new password.
