@@ -14,6 +14,8 @@ pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
     filled: usize,
+    /// The last answer said that none follows.
+    ended: bool,
 }
 
 impl Link {
@@ -25,7 +27,13 @@ impl Link {
             stream,
             buffer: vec![0; 64 * 1024],
             filled: 0,
+            ended: false,
         }
+    }
+
+    /// True after an answer of [`Link::whole`] that closes the connection.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
     }
 
     /// Reads one answer with a length and gives its status; the body is dropped.
@@ -68,6 +76,7 @@ impl Link {
             self.fill()?;
             body.extend_from_slice(&self.buffer[..self.filled]);
         }
+        self.ended = found.closes;
         Ok((found.status, body))
     }
 
@@ -92,6 +101,8 @@ struct Head {
     /// Where the body begins.
     end: usize,
     length: usize,
+    /// `Connection: close`.
+    closes: bool,
 }
 
 /// The head of an answer, once it is whole.
@@ -106,14 +117,18 @@ fn head(bytes: &[u8]) -> Result<Option<Head>> {
         .and_then(|line| line.split(' ').nth(1))
         .context("no status line")?
         .parse()?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(Ok(0), |(_, value)| value.trim().parse())?;
+    let fields: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+    let field = |wanted: &str| {
+        let mut named = fields.iter().filter(|f| f.0.eq_ignore_ascii_case(wanted));
+        named.next().map(|(_, value)| value.trim())
+    };
+    let length = field("content-length").map_or(Ok(0), str::parse)?;
+    let closes = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     Ok(Some(Head {
         status,
         end: end + 4,
         length,
+        closes,
     }))
 }
 
@@ -128,11 +143,16 @@ mod tests {
             status: 204,
             end: text.len(),
             length: 0,
+            closes: false,
         };
         assert_eq!(head(text).unwrap(), Some(none));
         assert_eq!(head(&text[..20]).unwrap(), None);
-        let long = head(b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 12\r\n\r\nabc").unwrap();
-        assert_eq!(long.map(|h| (h.status, h.length)), Some((200, 12)));
+        let text = b"HTTP/1.1 200 OK\r\nConnection: Close\r\ncontent-LENGTH: 12\r\n\r\nabc";
+        let long = head(text).unwrap();
+        assert_eq!(
+            long.map(|h| (h.status, h.length, h.closes)),
+            Some((200, 12, true))
+        );
         assert!(head(b"rubbish\r\n\r\n").is_err());
     }
 }

@@ -43,6 +43,9 @@ pub(crate) struct Scenario {
     /// Values of each connection, by its number.
     #[serde(default)]
     variables: Vec<HashMap<String, String>>,
+    /// Each connection ends after so many repetitions, if the time does not end it before.
+    #[serde(default)]
+    turns: Option<u64>,
 }
 
 #[derive(Default)]
@@ -123,7 +126,7 @@ fn connection(
     barrier.wait();
     let began = Instant::now();
     for turn in 0_u64.. {
-        if began.elapsed() >= length {
+        if began.elapsed() >= length || scenario.turns == Some(turn) {
             break;
         }
         values.insert("turn".to_owned(), turn.to_string());
@@ -181,7 +184,12 @@ fn exchange(
         .map_err(anyhow::Error::from)
         .and_then(|()| open.whole());
     let (status, body) = match answer {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            if open.ended() {
+                *link = None;
+            }
+            answer
+        }
         Err(error) => {
             *link = None;
             return Err(error);
