@@ -47,6 +47,8 @@ trap 'rm -rf "$work"' EXIT
 tar -xzf "$archive" -C "$work"
 suite="$work/py_consul-$version"
 cp tests/consul/conftest.py "$suite/conftest.py"
+# Our own test of the settings below portico/settings/, with the same client.
+cp tests/consul/test_portico_settings.py "$suite/tests/test_portico_settings.py"
 
 # pytest's own exit code says nothing here: failures are compared with the list.
 run() {

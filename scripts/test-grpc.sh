@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# gRPC through the door with grpcio as client and server, beside the same calls without the door; then the
-# Python examples against AuthService.
+# gRPC through the door with grpcio as client and server, beside the same calls without the door; then TLS
+# on the gRPC listener, and the Python examples against AuthService.
 # PORTICO_BINARY names another binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,4 +32,5 @@ if [ "$(cat "$cache/versions" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" > "$cache/versions"
 fi
 "$cache/venv/bin/python" tests/grpc/interop.py
+"$cache/venv/bin/python" tests/grpc/secure.py
 exec "$cache/venv/bin/python" tests/grpc/examples.py

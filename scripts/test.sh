@@ -14,3 +14,5 @@ sdk/test.sh gateway
 scripts/test-grpc.sh
 scripts/test-consul-suite.sh
 scripts/test-sms.sh
+scripts/test-smtp.sh
+scripts/test-openapi.sh

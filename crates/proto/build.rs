@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: &[&str] = &["portico/identity/v1/auth.proto"];
+const FILES: &[&str] = &[
+    "portico/identity/v1/auth.proto",
+    "portico/settings/v1/settings.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from("../../proto");

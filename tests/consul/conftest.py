@@ -49,6 +49,7 @@ class Portico:
                 continue
             if "consul" in ready:
                 self.port = int(ready["consul"].rsplit(":", 1)[1])
+                self.http = ready["http"]
                 break
         if self.port is None:
             with open(os.path.join(folder, "log"), encoding="utf-8") as log:

@@ -173,9 +173,9 @@ CASES = [
 ]  # fmt: skip
 
 
-def house(folder):
-    flags = ["--ready-json", "--no-demo", "--data-dir", os.path.join(folder, "data")]
-    for name in ("listen", "consul-listen", "admin-listen", "grpc-listen", "internal-listen"):
+def house(folder, grpc="127.0.0.1:0", more=()):
+    flags = ["--ready-json", "--no-demo", "--data-dir", os.path.join(folder, "data"), "--grpc-listen", grpc, *more]
+    for name in ("listen", "consul-listen", "admin-listen", "internal-listen"):
         flags += [f"--{name}", "127.0.0.1:0"]
     log = open(os.path.join(folder, "log"), "w")
     process = subprocess.Popen([os.environ["PORTICO_BINARY"], "serve", *flags], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -10,6 +10,7 @@ mod codegen;
 mod dist;
 mod licences;
 mod proto;
+mod security;
 mod tidy;
 
 use std::path::PathBuf;

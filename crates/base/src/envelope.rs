@@ -36,6 +36,17 @@ pub struct Place<'a> {
 #[error("the encrypted value cannot be opened")]
 pub struct OpenError;
 
+/// Id of the master key that an envelope was sealed with; nothing when it is no envelope.
+#[must_use]
+pub fn key_id(text: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
+    let [VERSION, len, rest @ ..] = bytes.as_slice() else {
+        return None;
+    };
+    let kid = rest.get(..usize::from(*len))?;
+    String::from_utf8(kid.to_vec()).ok()
+}
+
 /// The master keys by id: one seals, all open.
 #[derive(Clone)]
 pub struct MasterKeys {
@@ -144,10 +155,15 @@ impl MasterKeys {
     /// A value that shows which master key an installation was made with, without telling the key.
     #[must_use]
     pub fn check_value(&self) -> String {
-        let info = "portico/key-check/1";
-        let mut out = [0; 16];
-        derive(&self.keys[&self.current], info.as_bytes(), &mut out);
-        format!("{}:{}", self.current, URL_SAFE_NO_PAD.encode(out))
+        check_value(&self.current, &self.keys[&self.current])
+    }
+
+    /// True when one of these keys, current or previous, has that check value.
+    #[must_use]
+    pub fn knows(&self, check: &str) -> bool {
+        self.keys
+            .iter()
+            .any(|(kid, key)| check_value(kid, key) == check)
     }
 }
 
@@ -164,6 +180,13 @@ fn info(place: Place<'_>) -> String {
         "portico/aead/1|{}|{}|{}",
         place.table, place.row, place.column
     )
+}
+
+fn check_value(kid: &str, key: &Secret<[u8; 32]>) -> String {
+    let info = "portico/key-check/1";
+    let mut out = [0; 16];
+    derive(key, info.as_bytes(), &mut out);
+    format!("{kid}:{}", URL_SAFE_NO_PAD.encode(out))
 }
 
 fn derive(master: &Secret<[u8; 32]>, info: &[u8], out: &mut [u8]) {
@@ -223,6 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_names_its_key() {
+        assert_eq!(key_id(GOLDEN).as_deref(), Some("mk1"));
+        for broken in ["", "penc_", "penc_AQ", "penc_AQk", "x"] {
+            assert_eq!(key_id(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
     fn every_changed_byte_is_found() {
         let bytes = URL_SAFE_NO_PAD.decode(&GOLDEN[PREFIX.len()..]).unwrap();
         for i in 0..bytes.len() {
@@ -255,5 +286,6 @@ mod tests {
         let new = MasterKeys::new("mk2", [7; 32]).with_previous("mk1", key);
         assert_eq!(new.open(PLACE, &text).unwrap().expose(), b"x");
         assert_ne!(new.check_value(), old.check_value());
+        assert!(new.knows(&old.check_value()) && !old.knows(&new.check_value()));
     }
 }

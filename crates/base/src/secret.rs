@@ -62,7 +62,10 @@ impl From<&str> for Secret<String> {
 
 impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(Self)
+        // The library's own message would quote the value: a code sent as a number, a password in a list.
+        T::deserialize(deserializer)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("is not of the form that is expected here"))
     }
 }
 
@@ -104,6 +107,16 @@ mod tests {
         assert_eq!(format!("{secret} {secret:?}"), "«masked» «masked»");
         assert_eq!(secret, Secret::from("hunter2"));
         assert_ne!(secret, Secret::from("hunter3"));
+    }
+
+    #[test]
+    fn a_fault_does_not_quote_what_was_sent() {
+        for wrong in ["731998", "[\"731998\"]", "{\"a\": \"731998\"}", "\"731998"] {
+            let fault = serde_json::from_str::<Secret<String>>(wrong).unwrap_err();
+            assert!(!fault.to_string().contains("731998"), "{fault}");
+        }
+        let read: Secret<String> = serde_json::from_str("\"731998\"").unwrap();
+        assert_eq!(read, Secret::from("731998"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::origin::{Origin, Origins};
 use crate::raw::Raw;
 use crate::sections::{Config, DatabaseTlsMode, ObjectKind, Pooler, Role};
 use crate::types::{Auto, Seconds};
-use crate::urls::{DatabaseKind, is_loopback_host};
+use crate::urls::{DatabaseKind, HttpUrl, is_loopback_host};
 
 /// Longest data directory in bytes; the paths below it must fit into the system's limit.
 pub(crate) const MAX_DATA_DIR: usize = 1024;
@@ -200,6 +200,7 @@ impl Check<'_> {
         let token = config.telemetry.metrics.token.is_some()
             || self.wrong.contains("telemetry.metrics.token_file");
         let mutual = config.tls.internal.ca_file.is_some() || config.tls.internal.mesh;
+        let certificate = config.tls.cert_file.is_some() || config.tls.cert_dir.is_some();
         let reached = |need: &str, how: &str| {
             format!(
                 "other machines reach this address, so the listener {need}; allowed: a loopback \
@@ -211,8 +212,8 @@ impl Check<'_> {
                 => reached("needs a token", "`telemetry.metrics.token_file`");
             fault "listen.consul" if !listen.consul.is_private() && anonymous != Some("off")
                 => reached("must not take anonymous clients", "\"registry.anonymous\" = \"off\" in [settings]");
-            fault "listen.grpc" if !listen.grpc.is_private()
-                => reached("carries credentials in the clear", "a proxy with TLS in front of it");
+            fault "listen.grpc" if !listen.grpc.is_private() && !certificate
+                => reached("carries credentials in the clear", "a certificate (`tls.cert_file`)");
             fault "listen.internal" if !listen.internal.is_private() && !mutual
                 => reached("needs mutual TLS", "`tls.internal`");
         }
@@ -220,7 +221,10 @@ impl Check<'_> {
 
     fn tls(&mut self) {
         let (tls, internal) = (&self.config.tls, &self.config.tls.internal);
-        let https = self.config.listen.https != Listen::Off;
+        let listen = &self.config.listen;
+        let https = listen.https != Listen::Off;
+        // Administration and gRPC beyond this machine use them as well.
+        let used = https || !listen.console.is_private() || !listen.grpc.is_private();
         let (cert, ca) = (internal.cert_file.is_some(), internal.ca_file.is_some());
         self.pair("tls", tls.cert_file.as_ref(), tls.key_file.as_ref());
         self.pair(
@@ -239,9 +243,9 @@ impl Check<'_> {
                 => "needs `tls.internal.cert_file` and `tls.internal.key_file`";
             fault "listen.https" if https && tls.cert_file.is_none() && tls.cert_dir.is_none()
                 => "needs a certificate: `tls.cert_file` and `tls.key_file`";
-            warn "tls.cert_file" if !https && tls.cert_file.is_some()
+            warn "tls.cert_file" if !used && tls.cert_file.is_some()
                 => "is not used, because `listen.https` is off";
-            warn "tls.cert_dir" if !https && tls.cert_dir.is_some()
+            warn "tls.cert_dir" if !used && tls.cert_dir.is_some()
                 => "is not used, because `listen.https` is off";
         }
     }
@@ -320,6 +324,8 @@ impl Check<'_> {
     }
 
     fn redis(&mut self) {
+        let authority = &self.config.redis.ca_file;
+        self.pem("redis.ca_file", authority.as_ref(), "CERTIFICATE");
         let Some(url) = &self.config.redis.url else {
             return;
         };
@@ -329,6 +335,8 @@ impl Check<'_> {
             .any(|host| !is_loopback_host(bare_host(host)));
         let plain = outside && !url.tls() && !self.config.tls.internal.mesh;
         rules! { self:
+            warn "redis.ca_file" if authority.is_some() && !url.tls()
+                => "has no effect without TLS; use rediss://";
             warn "redis.url" if plain => "the connection is not encrypted; use rediss://";
             fault "redis.url" if url.expose().contains("#insecure")
                 => "#insecure switches the check of the certificate off";
@@ -338,11 +346,19 @@ impl Check<'_> {
     fn objects(&mut self) {
         let (objects, s3) = (&self.config.objects, &self.config.backup.s3);
         let is_s3 = objects.kind == ObjectKind::S3;
+        let plain = |url: &HttpUrl| url.url().scheme() == "http" && !url.is_loopback();
+        let plain = objects.endpoint.as_ref().is_some_and(plain) && !objects.allow_http;
         let half = "an access key and a secret key go together";
         rules! { self:
+            warn "objects.bucket" if !is_s3 && !objects.bucket.is_empty()
+                => "has no effect with `objects.kind = \"local\"`";
             fault "objects.kind" if is_s3 && objects.bucket.is_empty() => "s3 needs `objects.bucket`";
             fault "objects.kind" if is_s3 && objects.region.is_empty() && objects.endpoint.is_none()
                 => "s3 needs `objects.region` or `objects.endpoint`";
+            fault "objects.endpoint" if is_s3 && plain && !self.config.tls.internal.mesh
+                => "the connection is not encrypted; use https://, or `objects.allow_http = true`";
+            fault "objects.prefix" if !is_object_name(&objects.prefix)
+                => "must be parts of letters, digits, `.`, `_` and `-` between slashes, none beginning with a dot";
             fault "objects.access_key" if objects.access_key.is_some() && objects.secret_key.is_none() => half;
             fault "objects.secret_key" if objects.access_key.is_none() && objects.secret_key.is_some() => half;
             fault "backup.s3.access_key" if s3.access_key.is_some() && s3.secret_key.is_none() => half;
@@ -388,7 +404,7 @@ impl Check<'_> {
         let auth = &self.config.auth;
         let (file, url) = (auth.jwks_file.is_some(), auth.jwks_url.is_some());
         let keys = file || url;
-        let plain = |url: &crate::urls::HttpUrl| url.url().scheme() == "http" && !url.is_loopback();
+        let plain = |url: &HttpUrl| url.url().scheme() == "http" && !url.is_loopback();
         let no_claim = |name: &str| name.is_empty() || name.contains(char::is_whitespace);
         let need_keys = "needs the issuer's keys: `auth.jwks_file` or `auth.jwks_url`";
         let any_issuer = "tokens of any `iss` signed by these keys are taken; set `auth.issuer`";
@@ -443,6 +459,13 @@ pub fn parse_headers(text: &str) -> Result<Vec<(String, String)>, String> {
 fn same_place(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && covers
+}
+
+/// What an object's name looks like (`portico_objects::Key`), or nothing.
+fn is_object_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed);
+    text.is_empty() || (text.len() <= 200 && text.split('/').all(part))
 }
 
 fn bare_host(host: &str) -> &str {

@@ -32,6 +32,7 @@ pub use check::parse_headers;
 pub use diff::{Change, Changes, diff};
 pub use docs::docs;
 pub use fault::{EXIT_CODE, Fault, Faults, Warning};
+pub use format::document;
 pub use free::{FirstValue, FreeTable, SettingKey, TenantSettings};
 pub use load::{AlsoCheck, Flag, Input, Loaded, MAX_FILE_BYTES, load, read_file, searched};
 pub use net::{HostName, Listen, Name, TrustedProxies};

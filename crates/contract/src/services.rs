@@ -6,6 +6,12 @@ use futures_util::future::BoxFuture;
 use portico_base::{Context, Permission, Refusal};
 use uuid::Uuid;
 
+/// Services that the platform stands on: they are never switched off, for nobody could switch them on again.
+/// The other built-in ones are applications.
+pub const PLATFORM: [&str; 6] = [
+    "registry", "gateway", "identity", "settings", "audit", "control",
+];
+
 /// A service that a tenant reaches, or would if it were on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantService {
@@ -15,8 +21,10 @@ pub struct TenantService {
     pub name: Arc<str>,
     /// Name for people.
     pub display_name: Arc<str>,
-    /// Runs inside this process: it cannot be switched.
+    /// Runs inside this process.
     pub builtin: bool,
+    /// The platform stands on it: it cannot be switched.
+    pub fixed: bool,
     /// On for the tenant (and for everybody).
     pub enabled: bool,
 }
@@ -27,9 +35,9 @@ pub enum SwitchError {
     /// The tenant reaches no service of this name.
     #[error("there is no such service")]
     Unknown,
-    /// It runs inside the process.
-    #[error("a built-in service cannot be switched")]
-    BuiltIn,
+    /// The platform stands on it.
+    #[error("the platform stands on this service; it cannot be switched")]
+    Fixed,
     /// The caller may not.
     #[error("the right to do this is missing")]
     Refused(Refusal),

@@ -1,7 +1,7 @@
 //! Settings: business configuration, declared in code by the service that owns it, changeable at run time.
 //!
-//! A service declares its keys as constants and reads them through [`Settings`]. Until the control
-//! services exist the values come from configuration; the callers will not change.
+//! A service declares its keys as constants and reads them through [`Settings`]. Values come from the
+//! settings service, from configuration below it, and from the declared defaults below that.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::json_schema::Schema;
 
 /// Which type a setting has, with its bounds (CT-1).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +46,34 @@ pub enum Kind {
     },
     /// Any JSON object or list; its reader checks it.
     Json,
+    /// JSON that fits a schema (the subset of [`crate::json_schema`]), given as text.
+    Object {
+        /// The schema.
+        schema: &'static str,
+    },
+}
+
+/// What a change of a setting asks of whoever makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Danger {
+    /// Nothing more than the permission.
+    None,
+    /// To say that it is meant.
+    Confirm,
+    /// A second factor and a recent authentication.
+    Aal2,
+}
+
+impl Danger {
+    /// The word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Confirm => "confirm",
+            Self::Aal2 => "aal2",
+        }
+    }
 }
 
 /// For whom a setting can be set.
@@ -76,7 +106,18 @@ pub struct Declaration {
     pub title: &'static str,
     /// What it is, in Chinese.
     pub title_zh: &'static str,
+    /// What a change asks for.
+    pub danger: Danger,
+    /// More about it, in English and Chinese; empty when the title says it all.
+    pub help: (&'static str, &'static str),
+    /// Plug-ins may read it.
+    pub public: bool,
+    /// Whether the type in Rust reads a value; set by [`Key::new`].
+    pub reads: Option<Reads>,
 }
+
+/// Says why a type in Rust does not read a value.
+pub type Reads = fn(&Value) -> Result<(), String>;
 
 impl Declaration {
     /// A system-wide, public setting without unit.
@@ -97,7 +138,39 @@ impl Declaration {
             secret: false,
             title,
             title_zh,
+            danger: Danger::None,
+            help: ("", ""),
+            public: false,
+            reads: None,
         }
+    }
+
+    /// The same, never shown.
+    #[must_use]
+    pub const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The same, with what a change asks for.
+    #[must_use]
+    pub const fn danger(mut self, danger: Danger) -> Self {
+        self.danger = danger;
+        self
+    }
+
+    /// The same with help in both languages.
+    #[must_use]
+    pub const fn help(mut self, en: &'static str, zh: &'static str) -> Self {
+        self.help = (en, zh);
+        self
+    }
+
+    /// The same, open to plug-ins.
+    #[must_use]
+    pub const fn public(mut self) -> Self {
+        self.public = true;
+        self
     }
 
     /// The same with a unit.
@@ -119,6 +192,9 @@ impl Declaration {
     /// # Errors
     /// A sentence that names what is allowed.
     pub fn check(&self, value: &Value) -> Result<(), String> {
+        if let Kind::Object { schema } = self.kind {
+            return by_schema(schema, value);
+        }
         let good = match self.kind {
             Kind::Bool => value.is_boolean(),
             Kind::Integer { min, max } => value.as_i64().is_some_and(|n| (min..=max).contains(&n)),
@@ -128,13 +204,27 @@ impl Declaration {
             Kind::TextList { max } => value
                 .as_array()
                 .is_some_and(|list| list.len() <= max && list.iter().all(Value::is_string)),
-            Kind::Json => value.is_object() || value.is_array(),
+            Kind::Json | Kind::Object { .. } => value.is_object() || value.is_array(),
         };
-        if good {
-            Ok(())
-        } else {
-            Err(format!("must be {}", self.kind))
+        if !good {
+            return Err(format!("must be {}", self.kind));
         }
+        match self.reads.map_or(Ok(()), |reads| reads(value)) {
+            // What serde says may hold the value.
+            Err(_) if self.secret => Err("does not have the form that is read".to_owned()),
+            other => other,
+        }
+    }
+}
+
+fn by_schema(schema: &str, value: &Value) -> Result<(), String> {
+    let schema = serde_json::from_str(schema)
+        .ok()
+        .and_then(|schema| Schema::parse(&schema).ok())
+        .ok_or("cannot be checked: its schema is broken")?;
+    match schema.check(value).first() {
+        None => Ok(()),
+        Some(fault) => Err(fault.to_string()),
     }
 }
 
@@ -148,6 +238,7 @@ impl fmt::Display for Kind {
             Self::Enum(words) => write!(f, "one of {}", words.join(", ")),
             Self::TextList { max } => write!(f, "a list of at most {max} texts"),
             Self::Json => f.write_str("a JSON object or list"),
+            Self::Object { .. } => f.write_str("JSON that fits the schema"),
         }
     }
 }
@@ -159,14 +250,22 @@ pub struct Key<T> {
     value: PhantomData<fn() -> T>,
 }
 
-impl<T> Key<T> {
-    /// Binds a declaration to a type.
+impl<T: DeserializeOwned> Key<T> {
+    /// Binds a declaration to a type: from now on a value must be one that the type reads.
     #[must_use]
-    pub const fn new(declaration: Declaration) -> Self {
+    pub const fn new(mut declaration: Declaration) -> Self {
+        declaration.reads = Some(reads::<T>);
         Self {
             declaration,
             value: PhantomData,
         }
+    }
+}
+
+fn reads<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
+    match T::deserialize(value) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("cannot be read: {error}")),
     }
 }
 
@@ -182,6 +281,57 @@ pub trait SettingsSource: Send + Sync {
     /// Adds a listener.
     fn subscribe(&self, listener: SettingsListener);
 }
+
+/// Values of one layer by their scope, which is a tenant (the tenant `system` for the installation).
+pub trait SettingsLayer: Send + Sync {
+    /// The value that is set for exactly this scope, checked already; nothing when none is.
+    fn own(&self, scope: Uuid, key: &str) -> Option<Arc<Value>>;
+
+    /// Adds a listener.
+    fn subscribe(&self, listener: SettingsListener);
+}
+
+/// Which layer and scope a value in force comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The settings service, for the tenant or the installation.
+    Stored(Uuid),
+    /// The configuration file, for the tenant or the installation.
+    File(Uuid),
+    /// The declaration.
+    Default,
+}
+
+/// The value that holds for a tenant, of two layers: by scope first, then by layer. `nothing` stands for
+/// the declared default.
+#[must_use]
+pub fn effective(
+    stored: impl Fn(Uuid) -> Option<Arc<Value>>,
+    file: impl Fn(Uuid) -> Option<Arc<Value>>,
+    tenant: Uuid,
+) -> Option<(Arc<Value>, Origin)> {
+    let at = |scope: Uuid| {
+        stored(scope)
+            .map(|value| (value, Origin::Stored(scope)))
+            .or_else(|| file(scope).map(|value| (value, Origin::File(scope))))
+    };
+    let system = portico_base::id::TENANT_SYSTEM;
+    let own = if tenant == system { None } else { at(tenant) };
+    own.or_else(|| at(system))
+}
+
+/// What a service finds wrong with settings that fit their declarations one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingFault {
+    /// The setting at fault.
+    pub key: &'static str,
+    /// What is wrong, lowercase without full stop.
+    pub message: String,
+}
+
+/// A service's own check of all settings as they would be for a tenant (the tenant `system` for the
+/// installation). Pure and quick: it is asked before a change is written and when it is taken over.
+pub type SettingsCheck = fn(&Settings, Uuid) -> Vec<SettingFault>;
 
 /// Typed access to settings. Cheap to clone.
 #[derive(Clone)]
@@ -264,5 +414,23 @@ mod tests {
             .unwrap_err();
         assert_eq!(message, "must be a whole number from 1 to 300");
         assert!(OPEN_S.declaration.check(&serde_json::json!("1")).is_err());
+    }
+
+    #[test]
+    fn a_value_that_the_type_cannot_read_is_refused_without_being_told() {
+        const SIZES: Declaration = Declaration::new("a.b", Kind::Json, "[]", "sizes", "大小");
+        let key: Key<Vec<u8>> = Key::new(SIZES);
+        assert_eq!(key.declaration.check(&serde_json::json!([1])), Ok(()));
+        let told = key
+            .declaration
+            .check(&serde_json::json!(["hidden"]))
+            .unwrap_err();
+        assert!(told.contains("hidden"), "{told}");
+        let key: Key<Vec<u8>> = Key::new(SIZES.secret());
+        let told = key
+            .declaration
+            .check(&serde_json::json!(["hidden"]))
+            .unwrap_err();
+        assert!(!told.contains("hidden"), "{told}");
     }
 }

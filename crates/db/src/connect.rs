@@ -25,6 +25,8 @@ use crate::wake::Wakers;
 
 /// Prepared statements that one connection keeps.
 const STATEMENTS: usize = 256;
+/// Rows of an index that are looked at when tables are counted for the planner.
+const ANALYSED: &str = "400";
 /// The log is cut back to this size after a checkpoint.
 const LOG_LIMIT: &str = "67108864";
 /// Page cache of one SQLite connection: negative means KiB.
@@ -128,6 +130,9 @@ async fn open_sqlite(options: &DbOptions) -> Result<(Pools, PathBuf), DbError> {
             base.clone()
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Normal)
+                // What is counted at the end of a process may be old when it is killed instead.
+                .pragma("analysis_limit", ANALYSED)
+                .pragma("optimize", "0x10002")
                 .optimize_on_close(true, 400),
         )
         .await?;

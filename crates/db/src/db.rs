@@ -140,9 +140,7 @@ impl Db {
     /// When the address is not usable or the database does not answer within the acquire time-out.
     pub async fn connect(options: &DbOptions, clock: Arc<dyn Clock>) -> Result<Self, DbError> {
         let inner = Box::pin(connect::connect(options, clock)).await?;
-        Ok(Self {
-            reader: Reader(Arc::new(inner)),
-        })
+        Ok(Self::of(&Arc::new(inner)))
     }
 
     /// Which database this is.
@@ -358,6 +356,22 @@ impl Db {
         Ok(())
     }
 
+    /// Counts anew what has grown or shrunk much since it was counted, for the planner of queries (SQLite; nothing
+    /// on PostgreSQL, which does so by itself). What was counted when a table was nearly empty makes it read
+    /// the whole of it when it is large. Looks at a few hundred rows of each index only.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn optimize(&self) -> Result<(), DbError> {
+        if let Pools::Sqlite { writer, .. } = &self.inner().pools {
+            // All tables, also those that nobody asked in this connection (sqlite.org/pragma.html#pragma_optimize).
+            sqlx::query("PRAGMA optimize = 0x10002")
+                .execute(writer)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Reads the whole database file and says what is wrong with it (SQLite; nothing on PostgreSQL, which
     /// has `amcheck`). Takes about a second per gigabyte.
     ///
@@ -462,6 +476,12 @@ impl Db {
                 writer.close().await;
             }
             Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        Self {
+            reader: Reader(Arc::clone(inner)),
         }
     }
 

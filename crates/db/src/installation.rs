@@ -89,6 +89,26 @@ impl Db {
     }
 }
 
+impl Db {
+    /// Puts the check value of a new master key in the place of the former one's, which whoever calls has
+    /// shown to hold; nothing happens when somebody was there before.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn replace_key_check(&self, former: &str, value: &str) -> Result<(), DbError> {
+        let mut update = Query::update();
+        update
+            .table(TABLE)
+            .value("key_check", value)
+            .and_where(Expr::col("id").eq(ID))
+            .and_where(Expr::col("key_check").eq(former));
+        let tx = self.begin_durable().await?;
+        tx.execute(&update).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
 /// Makes the row at the first start, and notes the schema afterwards.
 pub(crate) async fn ensure(db: &Db, schema_version: u32, min_binary: &str) -> Result<(), DbError> {
     let mut insert = Query::insert();

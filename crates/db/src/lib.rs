@@ -12,6 +12,7 @@ mod follower;
 mod hold;
 mod installation;
 mod lease;
+mod load;
 pub mod metrics;
 mod migrate;
 mod migrations;
@@ -23,7 +24,9 @@ mod replica;
 pub mod schema;
 mod seq;
 mod session;
+mod shape;
 mod slow;
+mod snapshot;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
@@ -36,7 +39,10 @@ pub use follower::{Follower, News};
 pub use hold::Held;
 pub use installation::Installation;
 pub use lease::{Lease, LeaseTiming, Leases};
-pub use migrate::{Change, MigrationReport, MigrationStatus, Migrations, PlannedStep, Step};
+pub use load::{JUMP, Load, RESTORE_PENDING};
+pub use migrate::{
+    Change, MigrationReport, MigrationStatus, Migrations, PlannedStep, Step, step_names, version,
+};
 pub use options::{Backend, DbOptions, Pooler, Tls, TlsMode};
 pub use outbox::{KEPT, Outbox, OutboxRow};
 pub use reader::Reader;
@@ -45,6 +51,8 @@ pub use replica::{
 };
 pub use sea_orm;
 pub use sea_orm::sea_query;
+pub use shape::{Cell, CellKind, ColumnShape, TableShape};
 pub use slow::{SlowStatement, SlowStatements};
+pub use snapshot::Snapshot;
 pub use tx::{Committed, WriteTx};
 pub use wake::Subscription;

@@ -180,11 +180,34 @@ impl Db {
         self.migrate_as(sets, env!("CARGO_PKG_VERSION")).await
     }
 
+    /// Applies only the named steps (`service/step`), for rows that were copied from a database that had
+    /// just these. Names that this binary does not know are left out.
+    ///
+    /// # Errors
+    /// As [`Db::migrate`].
+    pub async fn migrate_only(
+        &self,
+        sets: &[(&str, Migrations)],
+        only: &BTreeSet<String>,
+    ) -> Result<MigrationReport, DbError> {
+        self.migrate_some(sets, env!("CARGO_PKG_VERSION"), |name| only.contains(name))
+            .await
+    }
+
     /// [`Db::migrate`] as the release `binary`.
     pub(crate) async fn migrate_as(
         &self,
         sets: &[(&str, Migrations)],
         binary: &str,
+    ) -> Result<MigrationReport, DbError> {
+        self.migrate_some(sets, binary, |_| true).await
+    }
+
+    async fn migrate_some(
+        &self,
+        sets: &[(&str, Migrations)],
+        binary: &str,
+        wanted: impl Fn(&str) -> bool,
     ) -> Result<MigrationReport, DbError> {
         self.install().await?;
         self.check_binary(binary).await?;
@@ -192,7 +215,8 @@ impl Db {
         let steps = in_order(&platform, sets)?;
         let mut applied = Vec::new();
         let done: BTreeSet<String> = self.applied().await?.into_keys().collect();
-        for (name, step) in steps.iter().filter(|(name, _)| !done.contains(name)) {
+        let missing = |name: &String| !done.contains(name) && wanted(name);
+        for (name, step) in steps.iter().filter(|(name, _)| missing(name)) {
             if self.apply_patiently(name, step, binary).await? {
                 tracing::info!(step = name, "migration applied");
                 applied.push(name.clone());
@@ -399,6 +423,16 @@ async fn table_exists(conn: &impl ConnectionTrait, table: &str) -> Result<bool, 
     Ok(conn.query_one_raw(statement).await?.is_some())
 }
 
+/// Names of all steps that this binary knows, `service/step`.
+///
+/// # Errors
+/// When two have one name, which is a defect.
+pub fn step_names(sets: &[(&str, Migrations)]) -> Result<BTreeSet<String>, DbError> {
+    let platform = migrations::all();
+    let steps = in_order(&platform, sets)?;
+    Ok(steps.into_iter().map(|(name, _)| name).collect())
+}
+
 /// All steps with their full names, the platform's first. Two of one name are a defect.
 fn in_order<'a>(
     platform: &'a Migrations,
@@ -423,7 +457,8 @@ fn in_order<'a>(
 }
 
 /// Major, minor and patch of a version; what is behind a `-` or `+` does not count.
-fn version(text: &str) -> (u64, u64, u64) {
+#[must_use]
+pub fn version(text: &str) -> (u64, u64, u64) {
     let core = text.split(['-', '+']).next().unwrap_or_default();
     let mut parts = core.split('.').map(|p| p.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);

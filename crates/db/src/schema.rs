@@ -63,6 +63,12 @@ pub fn big_integer(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).big_integer().not_null().take()
 }
 
+/// A 64-bit number or nothing.
+#[must_use]
+pub fn big_integer_null(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).big_integer().take()
+}
+
 /// A floating-point number.
 #[must_use]
 pub fn double(name: &'static str) -> ColumnDef {

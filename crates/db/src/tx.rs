@@ -77,6 +77,12 @@ impl WriteTx {
             .ok_or_else(|| DbError::Other("the transaction is not one of the database".to_owned()))
     }
 
+    /// The database itself, for reading what was there before the transaction.
+    #[must_use]
+    pub fn db(&self) -> crate::Db {
+        crate::Db::of(&self.inner)
+    }
+
     /// Publishes an event with the transaction: a row in the outbox, seen by followers of `topic` after
     /// the commit. `key` names the thing that changed; `payload` should be small.
     ///

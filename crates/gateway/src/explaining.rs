@@ -288,6 +288,7 @@ mod tests {
             method,
             path: path.to_owned(),
             access,
+            foreign: false,
         };
         let read = Access::Permission(Permission::new("registry:token:write"));
         let routes: BuiltinRoutes = Arc::from([(

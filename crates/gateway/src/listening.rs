@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portico_config::{Config, TlsVersion};
+use portico_contract::certificates::{Certificate, Certificates};
 use portico_host::{BuildCx, StartError, exit};
 
 use crate::operating::Crew;
@@ -109,6 +110,13 @@ fn secured(name: &'static str, address: SocketAddr, store: &Arc<CertStore>) -> L
 }
 
 fn watch(cx: &BuildCx<'_>, store: &Arc<CertStore>) {
+    if let Some(cell) = cx.provided.get::<Certificates>() {
+        let shown = Arc::clone(store);
+        cell.add(move || {
+            let certificate = |(name, ends_s)| Certificate { name, ends_s };
+            shown.expiries().into_iter().map(certificate).collect()
+        });
+    }
     let (store, stop) = (Arc::clone(store), cx.spawner.stopping().clone());
     cx.spawner.spawn("gateway-certificates", async move {
         stop.run_until_cancelled(store.watch()).await;

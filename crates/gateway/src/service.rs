@@ -14,10 +14,13 @@ use portico_contract::permissions::PermissionDeclaration;
 use portico_contract::settings::{Declaration, Settings};
 use portico_contract::streams::StreamCloser;
 use portico_db::Migrations;
-use portico_host::{BuildCx, Health, Running, Service, StartError, Surface, Worker, exit};
+use portico_host::{
+    BuildCx, Health, ListenerTls, Running, Service, StartError, Surface, Worker, exit,
+};
 use portico_telemetry::access::{AccessLog, AccessMode};
 use portico_telemetry::metrics::Registry;
 use portico_web::extract::Ambient;
+use portico_web::{Failures, Reporter};
 use utoipa::openapi::OpenApi;
 
 use crate::apidocs::{self, ApiDocs};
@@ -27,7 +30,7 @@ use crate::entering;
 use crate::http::{self as api, Api};
 use crate::listening;
 use crate::objects::{Book, Ops};
-use crate::operating::Operating;
+use crate::operating::{Crew, Operating};
 use crate::pipeline::errand::Errands;
 use crate::pipeline::settings::{ACCESS_LOG, DECLARATIONS};
 use crate::pipeline::{BreakerListener, Builtins, Entrance, Families, Gate, Parts};
@@ -162,6 +165,7 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
             Some(door) => vec![Box::new(door)],
             None => Vec::new(),
         };
+    share_certificates(cx, &crew);
     let warmth = (!surfaces.is_empty()).then(|| Warmth::new(cx, &gate, errands));
     jobs.extend(caching::jobs(&cache, cx.clock, warmth.as_ref()));
     workers.extend(warmth.map(|warmth| warmth.worker(&purges.purged)));
@@ -172,6 +176,13 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         jobs,
         ..Running::default()
     })
+}
+
+/// Other listeners for clients speak TLS with the same certificates.
+fn share_certificates(cx: &mut BuildCx<'_>, crew: &Crew) {
+    if let Some(store) = crew.certificates.get() {
+        cx.provide::<ListenerTls>(Arc::new(ListenerTls(store.config())));
+    }
 }
 
 /// `gateway.access_log`, at once and whenever it changes.
@@ -192,31 +203,35 @@ fn follow_access_log(settings: &Settings, access: &AccessLog) {
 
 /// The routers of all built-in services, with the values that their handlers need.
 fn builtins(cx: &BuildCx<'_>, own: &portico_web::Built) -> Builtins {
-    let ambient = Ambient {
-        clock: Arc::clone(cx.clock),
-        random: Arc::clone(cx.random),
-        step_up: cx.provided.get::<dyn portico_web::step_up::StepUp>(),
+    let failures = cx.provided.get::<dyn Failures>();
+    let reporter = |service| failures.clone().map(|to| Reporter { service, to });
+    let ready = |service, router: Router| {
+        router.layer(axum::Extension(Ambient {
+            clock: Arc::clone(cx.clock),
+            random: Arc::clone(cx.random),
+            step_up: cx.provided.get::<dyn portico_web::step_up::StepUp>(),
+            failures: reporter(service),
+        }))
     };
-    let ready = |router: Router| router.layer(axum::Extension(ambient.clone()));
-    let mut documents: Vec<(&str, OpenApi)> = Vec::new();
+    let mut documents = Vec::new();
     let mut services: HashMap<&'static str, Router> = HashMap::new();
     let mut roots: Vec<(&'static str, Router)> = Vec::new();
     for built in cx.built {
         if let Some(routes) = &built.routes {
-            documents.push((built.name, routes.openapi.clone()));
-            services.insert(built.name, ready(routes.router.clone()));
+            documents.push((built.name, Arc::clone(&routes.openapi)));
+            services.insert(built.name, ready(built.name, routes.router.clone()));
         }
         roots.extend(
             built
                 .root
                 .iter()
-                .map(|(prefix, router)| (*prefix, ready(router.clone()))),
+                .map(|(prefix, router)| (*prefix, ready(built.name, router.clone()))),
         );
     }
-    documents.push(("gateway", own.openapi.clone()));
-    services.insert("gateway", ready(own.router.clone()));
-    let docs = ApiDocs::new(&documents, cx.provided.get::<dyn ApiDocuments>());
-    let pages = ready(apidocs::router(docs));
+    documents.push(("gateway", Arc::clone(&own.openapi)));
+    services.insert("gateway", ready("gateway", own.router.clone()));
+    let docs = ApiDocs::new(documents, cx.provided.get::<dyn ApiDocuments>());
+    let pages = ready("gateway", apidocs::router(docs));
     roots.extend([("/docs", pages.clone()), ("/openapi.json", pages)]);
     roots.push(("/healthz", health(Arc::clone(cx.health))));
     Builtins { services, roots }
@@ -279,6 +294,7 @@ fn gate(
         clock: Arc::clone(cx.clock),
         random: Arc::clone(cx.random),
         breakers,
+        failures: cx.provided.get::<dyn Failures>(),
     }))
 }
 

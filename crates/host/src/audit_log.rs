@@ -1,4 +1,4 @@
-//! The audit sink until the audit service exists: one line in the log stream `audit` for each committed change.
+//! The audit's second output: one line in the log stream `audit` for each committed change.
 
 use futures_util::future::BoxFuture;
 use portico_base::{Context, Tx};

@@ -15,6 +15,7 @@ use crate::build::Ground;
 use crate::degraded::Degraded;
 use crate::error::{StartError, exit};
 use crate::health::Health;
+use crate::numbers::ReplicaNumbers;
 use crate::service::NodeInfo;
 use crate::spawn::Spawner;
 
@@ -32,6 +33,7 @@ pub(crate) static FAMILIES: [&Family; 1] = [READY.family()];
 pub(crate) struct Membership {
     replicas: Replicas,
     id: Uuid,
+    numbers: ReplicaNumbers,
 }
 
 impl Membership {
@@ -50,7 +52,7 @@ impl Membership {
     }
 
     async fn tell(&self, state: ReplicaState) {
-        let numbers = serde_json::json!({});
+        let numbers = self.numbers.read();
         let beat = self.replicas.heartbeat(self.id, state, &numbers);
         match tokio::time::timeout(Duration::from_secs(4), beat).await {
             Ok(Ok(_)) => {}
@@ -84,6 +86,7 @@ pub(crate) async fn join(
     let membership = Membership {
         replicas: ground.db.replicas(),
         id,
+        numbers: ground.numbers.clone(),
     };
     membership.replicas.register(&new).await.map_err(|error| {
         StartError::new(exit::DEPENDENCY, "the replica could not be entered").because(error)
@@ -108,7 +111,7 @@ pub(crate) async fn join(
                 (true, false) => ReplicaState::Ready,
                 (false, false) => ReplicaState::Starting,
             };
-            let numbers = serde_json::json!({});
+            let numbers = beating.numbers.read();
             let beat = beating.replicas.heartbeat(beating.id, state, &numbers);
             match beat.await {
                 Ok(true) => share_limits(&beating.replicas, &limiter, &count).await,

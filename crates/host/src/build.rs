@@ -3,29 +3,37 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use portico_base::envelope::MasterKeys;
 use portico_base::{Clock, Random, Secret};
-use portico_config::{Config, Fault};
+use portico_config::{Config, Fault, Row};
 use portico_contract::audit::Audit;
+use portico_contract::backup::AfterRestore;
 use portico_contract::credentials::Credentials;
+use portico_contract::personal::PersonalParts;
+use portico_contract::sealed::SealedParts;
 use portico_contract::settings::{Declaration, Settings};
 use portico_db::{Db, DbError, DbOptions, Migrations, Pooler, Tls, TlsMode};
-use portico_jobs::JobSet;
+use portico_jobs::{JobSet, Runner};
+use portico_objects::Objects;
 use portico_rpc::RpcRoutes;
 use portico_state::{Deps, RedisOptions, State};
 use tokio::sync::watch;
 
 use crate::audit_log::AuditLog;
+use crate::audit_switch::AuditSwitch;
 use crate::datadir::{DataDir, parse_key};
 use crate::disk::Disk;
 use crate::error::{StartError, exit};
 use crate::health::{Check, CheckResult, Health};
+use crate::numbers::ReplicaNumbers;
 use crate::operator::OperatorToken;
 use crate::own::OwnAddresses;
 use crate::process::{Composition, Entry, Options};
 use crate::provided::Provided;
-use crate::service::{BuildCx, BuiltService, NodeInfo, Service, Worker};
+use crate::service::{BuildCx, BuiltService, NodeInfo, Running, Service, Worker};
 use crate::settings_file::FileSettings;
+use crate::settings_layers::SettingsLayers;
 use crate::skew::ClockWatch;
 use crate::spawn::Spawner;
 use crate::surface::Surface;
@@ -41,13 +49,22 @@ const WITHOUT_DATABASE: Duration = Duration::from_secs(10);
 pub(crate) struct Ground {
     pub(crate) db: Db,
     pub(crate) state: State,
+    pub(crate) objects: Objects,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) keys: Arc<MasterKeys>,
     pub(crate) operator: Arc<Secret<String>>,
     pub(crate) file_settings: Arc<FileSettings>,
+    /// Whoever reads settings reads these.
+    pub(crate) layers: Arc<SettingsLayers>,
+    /// The configuration in force, line by line.
+    pub(crate) configuration: Arc<ArcSwap<Vec<Row>>>,
     pub(crate) disk: Disk,
     pub(crate) clocks: ClockWatch,
+    /// What this process tells the others.
+    pub(crate) numbers: ReplicaNumbers,
+    /// Jobs of all services, once these are built.
+    pub(crate) jobs: Arc<OnceLock<Runner>>,
     /// The configuration in force.
     pub(crate) reloads: watch::Sender<Arc<Config>>,
 }
@@ -70,6 +87,7 @@ impl Ground {
         db.migrate(&migrations(services))
             .await
             .map_err(|error| migration_error(&error))?;
+        refuse_half_restored(&db).await?;
         check_key(&db, &keys).await?;
         let declarations: Vec<Declaration> = composition
             .entries
@@ -81,18 +99,24 @@ impl Ground {
             StartError::new(exit::USAGE, portico_config::Faults(faults).to_string())
         })?;
         let state = state(config, options, telemetry, spawner)?;
+        let objects = crate::objects::of(config, &telemetry.metrics)?;
         let clocks = ClockWatch::new(&options.clock, &db, &state, &telemetry.metrics);
         clocks.look().await;
         Ok(Self {
             db,
             state,
+            objects,
             clock: Arc::clone(&options.clock),
             random: Arc::clone(&options.random),
             keys,
             operator,
+            layers: SettingsLayers::new(file_settings.clone()),
+            configuration: Arc::new(ArcSwap::from_pointee(portico_config::rows(&options.loaded))),
             file_settings,
             disk: Disk::default(),
             clocks,
+            numbers: ReplicaNumbers::default(),
+            jobs: Arc::default(),
             reloads: watch::Sender::new(Arc::new(config.clone())),
         })
     }
@@ -106,6 +130,45 @@ pub(crate) struct All {
     pub(crate) jobs: JobSet,
     pub(crate) checks: Vec<Check>,
     pub(crate) services: Vec<BuiltService>,
+}
+
+impl All {
+    /// Takes in what a service brought, as far as its role is here.
+    fn take(&mut self, entry: &Entry, running: Running, rpc: &mut RpcRoutes) -> BuiltService {
+        let name = entry.service.name();
+        self.checks.extend(running.checks);
+        if !entry.active {
+            return BuiltService {
+                name,
+                routes: None,
+                root: Vec::new(),
+            };
+        }
+        self.surfaces.extend(running.surfaces);
+        rpc.extend(running.rpc);
+        self.workers.extend(running.workers);
+        self.jobs.extend(running.jobs);
+        BuiltService {
+            name,
+            routes: running.routes,
+            root: running.root,
+        }
+    }
+}
+
+/// The checks of what all services stand on.
+fn own_checks(ground: &Ground, entries: &[Entry]) -> Vec<Check> {
+    let gateway = entries
+        .iter()
+        .any(|e| e.active && e.service.serves_without_database());
+    let mut checks = vec![
+        database_check(&ground.db, gateway),
+        ground.clocks.check(),
+        crate::disk::check(&ground.disk),
+    ];
+    checks.extend(redis_check(&ground.state));
+    checks.push(crate::objects::check(&ground.objects));
+    checks
 }
 
 /// Builds all services in their order.
@@ -124,10 +187,21 @@ pub(crate) async fn all(
     own: &OwnAddresses,
     health: &Arc<OnceLock<Health>>,
 ) -> Result<All, StartError> {
-    let settings = Settings::new(ground.file_settings.clone());
-    let audit = audit.unwrap_or_else(|| Arc::new(AuditLog));
+    let settings = Settings::new(ground.layers.clone());
+    let sealed = SealedParts::default();
+    let settings_checks: Vec<_> = entries_of(composition)
+        .filter_map(|service| service.settings_check())
+        .collect();
+    let declarations: Vec<_> = entries_of(composition)
+        .map(|service| (service.name(), service.settings()))
+        .collect();
+    let schema = Arc::new(migrations(entries_of(composition)));
+    let after_restore = after_restore(entries_of(composition));
+    let audit_switch = AuditSwitch::new(audit.unwrap_or_else(|| Arc::new(AuditLog)));
+    let audit: Audit = audit_switch.clone();
     let mut provided = Provided::default();
     let mut credentials = Credentials::default();
+    let personal = PersonalParts::default();
     credentials.add(Arc::new(OperatorToken::new(Arc::clone(&ground.operator))));
     let entries = &composition.entries;
     let names: Vec<_> = entries.iter().map(|e| e.service.name()).collect();
@@ -137,18 +211,10 @@ pub(crate) async fn all(
     let permissions: Vec<_> = entries.iter().map(declared).collect();
     let mut built: Vec<BuiltService> = Vec::new();
     let reloads = ground.reloads.subscribe();
-    let gateway = entries
-        .iter()
-        .any(|e| e.active && e.service.serves_without_database());
     let mut all = All {
-        checks: vec![
-            database_check(&ground.db, gateway),
-            ground.clocks.check(),
-            crate::disk::check(&ground.disk),
-        ],
+        checks: own_checks(ground, entries),
         ..All::default()
     };
-    all.checks.extend(redis_check(&ground.state));
     let mut rpc = RpcRoutes::new();
     for entry in entries {
         let mut cx = BuildCx {
@@ -157,50 +223,48 @@ pub(crate) async fn all(
             node,
             db: &ground.db,
             state: &ground.state,
+            objects: &ground.objects,
             telemetry,
             clock: &ground.clock,
             random: &ground.random,
             settings: &settings,
+            layers: &ground.layers,
+            declarations: &declarations,
+            settings_checks: &settings_checks,
+            configuration: &ground.configuration,
+            sealed: &sealed,
+            migrations: &schema,
+            after_restore: &after_restore,
             audit: &audit,
+            audit_switch: &audit_switch,
             keys: &ground.keys,
             spawner,
             own,
             disk: &ground.disk,
+            numbers: &ground.numbers,
+            jobs: &ground.jobs,
             health,
             operator: &ground.operator,
             built: &built,
             provided: &mut provided,
             credentials: &mut credentials,
+            personal: &personal,
             names: &names,
             running: &running_here,
             permissions: &permissions,
         };
         let running = entry.service.build(&mut cx).await?;
-        let name = entry.service.name();
-        if entry.active {
-            built.push(BuiltService {
-                name,
-                routes: running.routes,
-                root: running.root,
-            });
-            all.surfaces.extend(running.surfaces);
-            rpc.extend(running.rpc);
-            all.workers.extend(running.workers);
-            all.jobs.extend(running.jobs);
-        } else {
-            built.push(BuiltService {
-                name,
-                routes: None,
-                root: Vec::new(),
-            });
-        }
-        all.checks.extend(running.checks);
+        built.push(all.take(entry, running, &mut rpc));
     }
     all.services = built;
     let who = (&provided, &credentials);
     let surface = crate::rpc::surface(rpc, ground, telemetry, who, health, spawner.runtime());
     all.surfaces.extend(surface.await?);
     Ok(all)
+}
+
+fn entries_of(composition: &Composition) -> impl Iterator<Item = &dyn Service> {
+    composition.entries.iter().map(|entry| &*entry.service)
 }
 
 /// The steps of all services, and of the spine crates with tables of their own.
@@ -210,6 +274,14 @@ pub fn migrations<'a>(
     std::iter::once(("jobs", portico_jobs::migrations()))
         .chain(services.map(|service| (service.name(), service.migrations())))
         .collect()
+}
+
+/// What all services, and jobs, do with rows that come out of a backup.
+pub fn after_restore<'a>(
+    services: impl Iterator<Item = &'a dyn Service>,
+) -> Vec<Arc<dyn AfterRestore>> {
+    let of_services = services.filter_map(Service::after_restore);
+    of_services.chain([portico_jobs::after_restore()]).collect()
 }
 
 /// Database options from the configuration.
@@ -286,7 +358,12 @@ fn state(
     spawner: &Spawner,
 ) -> Result<State, StartError> {
     let section = &config.redis;
+    let authority = section.ca_file.as_ref().map(std::fs::read).transpose();
+    let authority = authority.map_err(|error| {
+        StartError::new(exit::USAGE, format!("redis.ca_file: {error}")).because(error)
+    })?;
     let redis = section.url.as_ref().map(|url| RedisOptions {
+        ca_pem: authority.clone(),
         prefix: section.prefix.as_str().to_owned(),
         pool: section.pool as usize,
         connect_timeout: section.connect_timeout_ms.get(),
@@ -349,6 +426,24 @@ fn is_patient(error: &(dyn std::error::Error + 'static)) -> bool {
     .any(|word| text.contains(word))
 }
 
+/// The master keys that are there, for commands beside the running process; none is made.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn existing_master_keys(config: &Config) -> Result<MasterKeys, StartError> {
+    let section = &config.keys;
+    if section.master.is_none() && !section.master_file.exists() {
+        return Err(StartError::new(
+            exit::KEY,
+            format!(
+                "there is no master key at {}; give the right `keys.master_file`",
+                section.master_file.display()
+            ),
+        ));
+    }
+    master_keys(config, &portico_base::SystemRandom)
+}
+
 fn master_keys(config: &Config, random: &dyn Random) -> Result<MasterKeys, StartError> {
     let section = &config.keys;
     let key = match &section.master {
@@ -382,6 +477,21 @@ fn key_id(key: &Secret<[u8; 32]>) -> String {
         .fold(String::from("mk"), |id, byte| format!("{id}{byte:02x}"))
 }
 
+/// Rows without what must follow them (dead tokens, ended leases) are not to be lived with.
+async fn refuse_half_restored(db: &Db) -> Result<(), StartError> {
+    let pending = db.restore_is_pending().await;
+    match pending {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(StartError::new(
+            exit::FAILED,
+            "a restore of this database was not finished; run `portico restore` again",
+        )),
+        Err(error) => {
+            Err(StartError::new(exit::DEPENDENCY, "the database cannot be read").because(error))
+        }
+    }
+}
+
 async fn check_key(db: &Db, keys: &MasterKeys) -> Result<(), StartError> {
     let mine = keys.check_value();
     let theirs = db.claim_key_check(&mine).await.map_err(|error| {
@@ -389,6 +499,15 @@ async fn check_key(db: &Db, keys: &MasterKeys) -> Result<(), StartError> {
     })?;
     if mine == theirs {
         return Ok(());
+    }
+    // The key was changed, and the former one is here as a previous one: from now on the new one counts.
+    if keys.knows(&theirs) {
+        tracing::warn!(
+            "the master key was changed: run `portico secrets rotate`, and keep the previous key until nothing is sealed with it"
+        );
+        return db.replace_key_check(&theirs, &mine).await.map_err(|error| {
+            StartError::new(exit::FAILED, "the key check could not be written").because(error)
+        });
     }
     Err(StartError::new(
         exit::KEY,

@@ -74,6 +74,12 @@ pub(crate) fn check(disk: &Disk) -> Check {
     }
 }
 
+/// Free and all bytes of the disk that holds a folder.
+#[must_use]
+pub fn disk_space(folder: &Path) -> Option<(u64, u64)> {
+    space(folder).map(|space| (space.free, space.total))
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Space {
     free: u64,

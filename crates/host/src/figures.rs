@@ -88,6 +88,7 @@ static LEASE: GaugeFamily = GaugeFamily::new(
 pub fn declare_metrics(registry: &Registry) {
     portico_telemetry::declare_metrics(registry);
     portico_state::declare_metrics(registry);
+    portico_objects::declare_metrics(registry);
     registry.declare(&crate::telemetry::families());
     registry.declare(&crate::degraded::FAMILIES);
     registry.declare(&crate::skew::FAMILIES);

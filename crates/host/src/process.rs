@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use portico_base::{Clock, Random};
-use portico_config::{Config, Loaded};
+use portico_config::{Config, Loaded, Row};
 use portico_contract::audit::Audit;
+use portico_contract::settings::Settings;
 use portico_db::Db;
 use portico_jobs::JobSet;
 use portico_telemetry::Runtimes;
@@ -62,7 +64,7 @@ pub struct Options {
     pub next_free_port: bool,
     /// Logs are set up by this process; a test that runs several processes sets them up itself.
     pub own_logs: bool,
-    /// Where changes are recorded; absent: the log stream `audit`.
+    /// Where changes are told of besides the audit service; absent: the log stream `audit`.
     pub audit: Option<Audit>,
     /// The runtimes to tell of; whoever builds one before the start counts its threads by it.
     pub runtimes: Runtimes,
@@ -104,6 +106,7 @@ pub struct Process {
     telemetry: Telemetry,
     replica: background::Membership,
     settings: Arc<FileSettings>,
+    configuration: Arc<ArcSwap<Vec<Row>>>,
     ready: Ready,
     loaded: Arc<Loaded>,
     services: Vec<BuiltService>,
@@ -187,6 +190,7 @@ impl Process {
             telemetry: base.telemetry,
             replica: membership,
             settings: base.ground.file_settings.clone(),
+            configuration: Arc::clone(&base.ground.configuration),
             services,
             ready,
             loaded: options.loaded,
@@ -256,6 +260,8 @@ impl Process {
         for key in &restart {
             tracing::warn!(key, "this change needs a restart");
         }
+        self.configuration
+            .store(Arc::new(portico_config::rows(&loaded)));
         self.loaded = loaded;
         Ok(restart)
     }
@@ -393,7 +399,10 @@ impl Foundation {
             .with(ground.clocks.job())
             .with(crate::disk::job(&ground.disk, &self.config, &degraded));
         built.jobs.extend(own);
-        built.jobs.extend(portico_jobs::ops_jobs(&ground.db));
+        let settings = Settings::new(ground.layers.clone());
+        built
+            .jobs
+            .extend(portico_jobs::ops_jobs(&ground.db, &settings));
         let jobs = portico_jobs::Runner::new(
             ground.db.clone(),
             Arc::clone(&options.clock),
@@ -402,7 +411,9 @@ impl Foundation {
             built.jobs,
         )
         .map_err(|error| StartError::new(exit::FAILED, error.to_string()))?
-        .with_tracer(self.telemetry.tracer.clone());
+        .with_tracer(self.telemetry.tracer.clone())
+        .with_settings(settings);
+        let _ = ground.jobs.set(jobs.clone());
         jobs.start(spawner.tasks(), spawner.stopping());
         crate::figures::export(&self.telemetry.metrics, &ground.db, &jobs);
         for Worker { name, run } in workers {
@@ -537,7 +548,7 @@ fn node_info(config: &Config, options: &Options, version: &'static str) -> NodeI
     }
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::fs::read_to_string("/etc/hostname"))
         .map(|name| name.trim().to_owned())

@@ -3,28 +3,37 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use futures_util::future::BoxFuture;
 use portico_base::envelope::MasterKeys;
 use portico_base::{Clock, Random, Secret};
-use portico_config::Config;
+use portico_config::{Config, Row};
 use portico_contract::audit::Audit;
+use portico_contract::backup::AfterRestore;
 use portico_contract::credentials::{CredentialSource, Credentials};
 use portico_contract::permissions::PermissionDeclaration;
-use portico_contract::settings::{Declaration, Settings};
+use portico_contract::personal::PersonalParts;
+use portico_contract::sealed::SealedParts;
+use portico_contract::settings::{Declaration, Settings, SettingsCheck};
 use portico_db::{Db, Migrations};
-use portico_jobs::JobSet;
+use portico_jobs::{JobSet, Runner};
+use portico_objects::Objects;
 use portico_rpc::RpcRoutes;
 use portico_state::State;
 use portico_web::Built;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit_switch::AuditSwitch;
 use crate::disk::Disk;
 use crate::error::StartError;
 use crate::health::{Check, Health};
+use crate::numbers::ReplicaNumbers;
 use crate::own::OwnAddresses;
 use crate::provided::Provided;
+use crate::sealed::{RowKey, SealedColumn};
+use crate::settings_layers::SettingsLayers;
 use crate::spawn::Spawner;
 use crate::surface::Surface;
 use crate::telemetry::Telemetry;
@@ -42,6 +51,11 @@ pub trait Service: Send + Sync + 'static {
         &[]
     }
 
+    /// Its own check of all settings together, beyond what each declaration says (CT-3).
+    fn settings_check(&self) -> Option<SettingsCheck> {
+        None
+    }
+
     /// Permissions that its routes and use-cases ask for (ID-20).
     fn permissions(&self) -> &'static [PermissionDeclaration] {
         &[]
@@ -51,6 +65,12 @@ pub trait Service: Send + Sync + 'static {
     /// stays ready (HL-2).
     fn serves_without_database(&self) -> bool {
         false
+    }
+
+    /// What has to be done with its rows when they come out of a backup. It is asked without the service
+    /// being built, because the command line restores without a running process.
+    fn after_restore(&self) -> Option<Arc<dyn AfterRestore>> {
+        None
     }
 
     /// Builds it. May read the database (its snapshots must be loaded when it is ready) but serves nothing yet.
@@ -141,6 +161,8 @@ pub struct BuildCx<'a> {
     pub db: &'a Db,
     /// Cache, bus, limits: in process or Redis.
     pub state: &'a State,
+    /// Objects: files of this machine or a bucket.
+    pub objects: &'a Objects,
     /// Logs, metrics, traces.
     pub telemetry: &'a Telemetry,
     /// Where time comes from.
@@ -149,8 +171,24 @@ pub struct BuildCx<'a> {
     pub random: &'a Arc<dyn Random>,
     /// Business configuration.
     pub settings: &'a Settings,
+    /// The layers that `settings` reads from; the settings service puts its own in.
+    pub layers: &'a Arc<SettingsLayers>,
+    /// Settings that all services of this binary declare, by the service's name.
+    pub declarations: &'a [(&'static str, &'static [Declaration])],
+    /// Their own checks of all settings together.
+    pub settings_checks: &'a [SettingsCheck],
+    /// The configuration in force, line by line and without secrets (CT-11).
+    pub configuration: &'a Arc<ArcSwap<Vec<Row>>>,
+    /// Tables with sealed rows; a service that has one adds it.
+    pub sealed: &'a SealedParts,
+    /// The migration steps of all services of this binary.
+    pub migrations: &'a Arc<Vec<(&'static str, Migrations)>>,
+    /// What they do with rows that come out of a backup.
+    pub after_restore: &'a [Arc<dyn AfterRestore>],
     /// Where changes are recorded.
     pub audit: &'a Audit,
+    /// The same, where the audit service puts its own sink in.
+    pub audit_switch: &'a Arc<AuditSwitch>,
     /// Keys for secrets at rest.
     pub keys: &'a Arc<MasterKeys>,
     /// Tracked tasks on the shared runtime.
@@ -159,6 +197,10 @@ pub struct BuildCx<'a> {
     pub own: &'a OwnAddresses,
     /// Whether the disk is low.
     pub disk: &'a Disk,
+    /// Figures that this process tells the other replicas.
+    pub numbers: &'a ReplicaNumbers,
+    /// Jobs and schedules of the process; there once all services are built.
+    pub jobs: &'a Arc<std::sync::OnceLock<Runner>>,
     /// Health of the process; complete once all services are built.
     pub health: &'a Arc<std::sync::OnceLock<Health>>,
     /// The operator's token.
@@ -169,6 +211,8 @@ pub struct BuildCx<'a> {
     pub provided: &'a mut Provided,
     /// Sources of credentials, shared by all clones: what a later service adds is known to everybody.
     pub credentials: &'a mut Credentials,
+    /// What services keep about people, shared by all clones: what a later service adds is known to everybody.
+    pub personal: &'a PersonalParts,
     /// Names of all services of this binary, built or not yet.
     pub names: &'a [&'static str],
     /// Names of those whose role this process has.
@@ -194,6 +238,25 @@ impl BuildCx<'_> {
                 format!("nobody provides {}", std::any::type_name::<T>()),
             )
         })
+    }
+
+    /// Adds a column with envelopes to those that are sealed anew when the master key changes.
+    pub fn add_sealed(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        key: RowKey,
+        column: &'static str,
+    ) {
+        self.sealed.add(Arc::new(SealedColumn {
+            name,
+            table,
+            key,
+            column,
+            db: self.db.clone(),
+            keys: Arc::clone(self.keys),
+            random: Arc::clone(self.random),
+        }));
     }
 
     /// Adds a source of credentials.

@@ -1,4 +1,4 @@
-//! Settings from configuration: the layer between the declared defaults and (later) the database.
+//! Settings from configuration: the layer between the declared defaults and the settings service.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +7,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portico_base::id;
 use portico_config::{Config, Fault, FirstValue, SettingKey, read_file};
-use portico_contract::settings::{Declaration, Kind, Scope, SettingsListener, SettingsSource};
+use portico_contract::settings::{
+    Declaration, Kind, Scope, SettingsLayer, SettingsListener, SettingsSource, effective,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
-type Values = HashMap<(Uuid, String), Arc<Value>>;
+/// Values by key and scope, so that looking one up makes no text.
+type Values = HashMap<String, HashMap<Uuid, Arc<Value>>>;
 
 /// Values of the sections `settings` and `settings_tenant`; replaced as a whole on reload.
 pub struct FileSettings {
@@ -40,17 +43,18 @@ impl FileSettings {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let values: Values = first
-            .into_iter()
-            .map(|(tenant, first, value)| ((tenant, first.key), Arc::new(value)))
-            .collect();
+        let mut values = Values::new();
+        for (tenant, first, value) in first {
+            let of_key = values.entry(first.key).or_default();
+            of_key.insert(tenant, Arc::new(value));
+        }
         let before = self.values.swap(Arc::new(values));
         let after = self.values.load();
         let mut changed: Vec<String> = before
             .keys()
             .chain(after.keys())
             .filter(|key| before.get(*key) != after.get(*key))
-            .map(|(_, key)| key.clone())
+            .cloned()
             .collect();
         changed.sort();
         changed.dedup();
@@ -123,11 +127,17 @@ fn check(first: &FirstValue, declarations: &[Declaration]) -> Result<(Uuid, Valu
 
 impl SettingsSource for FileSettings {
     fn value(&self, tenant: Uuid, key: &str) -> Option<Arc<Value>> {
-        let values = self.values.load();
-        values
-            .get(&(tenant, key.to_owned()))
-            .or_else(|| values.get(&(id::TENANT_SYSTEM, key.to_owned())))
-            .cloned()
+        effective(|_| None, |scope| self.own(scope, key), tenant).map(|(value, _)| value)
+    }
+
+    fn subscribe(&self, listener: SettingsListener) {
+        self.listeners.lock().push(listener);
+    }
+}
+
+impl SettingsLayer for FileSettings {
+    fn own(&self, scope: Uuid, key: &str) -> Option<Arc<Value>> {
+        self.values.load().get(key)?.get(&scope).cloned()
     }
 
     fn subscribe(&self, listener: SettingsListener) {

@@ -152,6 +152,23 @@ impl Telemetry {
             .set_ratio(config.telemetry.traces.ratio);
     }
 
+    /// Levels of the log per target, as text; nothing where somebody else has the log.
+    #[must_use]
+    pub fn log_levels(&self) -> Option<String> {
+        self.logs.as_ref().map(Logs::levels)
+    }
+
+    /// Changes them at once and for all threads.
+    ///
+    /// # Errors
+    /// When a level is misspelt; then nothing changes.
+    pub fn set_log_levels(&self, text: &str) -> Result<(), LogError> {
+        match &self.logs {
+            Some(logs) => logs.set_levels(text),
+            None => Ok(()),
+        }
+    }
+
     /// Counts a reload of the configuration.
     pub(crate) fn reloaded(&self, done: bool) {
         let result = if done { "done" } else { "failed" };

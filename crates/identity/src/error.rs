@@ -125,6 +125,27 @@ pub(crate) mod reason {
         "show a second factor, or authenticate again",
     );
 
+    pub(crate) const APPLE_TOKEN_INVALID: Reason = Reason::new(
+        Unauthenticated,
+        "identity.apple_token_invalid",
+        "this is no statement of Apple that is good here and now",
+    );
+    pub(crate) const APPLE_UNAVAILABLE: Reason = Reason::new(
+        Unavailable,
+        "identity.apple_unavailable",
+        "Apple cannot be asked now",
+    );
+    pub(crate) const IDENTITY_EXISTS: Reason = Reason::new(
+        Conflict,
+        "identity.identity_exists",
+        "another identity of this provider is linked to the account",
+    );
+    pub(crate) const IDENTITY_TAKEN: Reason = Reason::new(
+        Conflict,
+        "identity.identity_taken",
+        "this identity is linked to another account",
+    );
+
     pub(crate) const REGISTRATION_CLOSED: Reason = Reason::new(
         Forbidden,
         "identity.registration_closed",
@@ -334,6 +355,16 @@ pub(crate) mod reason {
         "identity.revocations_stale",
         "revocations were not heard of for too long",
     );
+    pub(crate) const EXPORT_NOT_READY: Reason = Reason::new(
+        Conflict,
+        "identity.export_not_ready",
+        "the copy is not ready",
+    );
+    pub(crate) const OBJECTS_UNAVAILABLE: Reason = Reason::new(
+        Unavailable,
+        "identity.objects_unavailable",
+        "the object store cannot be used now",
+    );
     pub(crate) const GONE: Reason =
         Reason::new(NotFound, "identity.gone", "this is gone").status(410);
     pub(crate) const SECRET_BROKEN: Reason = Reason::new(
@@ -460,7 +491,7 @@ impl From<SwitchError> for Error {
     fn from(error: SwitchError) -> Self {
         match error {
             SwitchError::Unknown => reason::NOT_FOUND.into(),
-            SwitchError::BuiltIn => reason::BUILT_IN.into(),
+            SwitchError::Fixed => reason::BUILT_IN.into(),
             SwitchError::Refused(refusal) => refusal.into(),
             SwitchError::Failed(cause) => {
                 tracing::warn!(err = %cause, "a service could not be switched");

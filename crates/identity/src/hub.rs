@@ -5,14 +5,17 @@ use std::sync::{Arc, OnceLock};
 use portico_base::envelope::MasterKeys;
 use portico_base::{Caller, Clock, Context, Permission, Principal, Random};
 use portico_contract::audit::Audit;
+use portico_contract::personal::PersonalParts;
 use portico_contract::services::TenantServices;
 use portico_contract::settings::Settings;
 use portico_db::Db;
 use portico_host::{BuildCx, Spawner};
+use portico_objects::Objects;
 use portico_state::State;
 use portico_telemetry::metrics::Registry;
 
 use crate::address_rules::Rules;
+use crate::apple::{Apple, Endpoints};
 use crate::edge::{Edge, Ground};
 use crate::limits::Limits;
 use crate::links::Links;
@@ -45,8 +48,14 @@ pub(crate) struct Core {
     pub limits: Limits,
     /// Messages with login codes.
     pub sms: Sms,
+    /// Sign in with Apple.
+    pub apple: Apple,
     /// Networks that are refused or allowed.
     pub address_rules: Arc<Rules>,
+    /// Files: copies of personal data.
+    pub objects: Objects,
+    /// What other services keep about people.
+    pub personal: PersonalParts,
     /// Services of tenants; absent where there is no registry.
     pub services: Option<Arc<dyn TenantServices>>,
 }
@@ -66,6 +75,10 @@ pub(crate) struct Parts {
     pub links: Links,
     /// `node.dev`: login codes may go to the log.
     pub dev: bool,
+    pub objects: Objects,
+    pub personal: PersonalParts,
+    /// Where Apple is: its own addresses, but in tests.
+    pub apple: Endpoints,
     pub services: Option<Arc<dyn TenantServices>>,
 }
 
@@ -84,6 +97,9 @@ impl Parts {
             spawner: cx.spawner.clone(),
             links: Links::new(cx.config, cx.own),
             dev: cx.config.node.dev,
+            objects: cx.objects.clone(),
+            personal: cx.personal.clone(),
+            apple: Endpoints::apple(),
             services: cx.provided.get(),
         }
     }
@@ -119,7 +135,10 @@ impl Core {
                 &parts.metrics,
                 parts.dev,
             ),
+            apple: Apple::new(parts.apple, &parts.spawner, &parts.clock),
             notices: Notices::new(parts.links.clone()),
+            objects: parts.objects,
+            personal: parts.personal,
             services: parts.services,
             links: parts.links,
             db: parts.db,

@@ -24,6 +24,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Whoever is disabled until a moment waits a minute longer at most.
 const ENABLED_EVERY: Duration = Duration::from_secs(60);
 
+/// The days of grace are over to the hour.
+const ERASE_EVERY: Duration = Duration::from_secs(3_600);
+
 /// All of it.
 pub(crate) fn all(core: &Arc<Core>) -> JobSet {
     let rotated = Arc::clone(core);
@@ -31,6 +34,8 @@ pub(crate) fn all(core: &Arc<Core>) -> JobSet {
     let swept = Arc::clone(core);
     let watched = Arc::clone(core);
     let enabled = Arc::clone(core);
+    let erased = Arc::clone(core);
+    let copied = Arc::clone(core);
     JobSet::new()
         .with(
             Periodic::new("identity.keys.rotate", KEYS_EVERY, move |_| {
@@ -65,7 +70,25 @@ pub(crate) fn all(core: &Arc<Core>) -> JobSet {
             })
             .alone(),
         )
+        .with(
+            Periodic::new("identity.erase", ERASE_EVERY, move |_| {
+                let core = Arc::clone(&erased);
+                async move { Ok(ops::erasure::start_due(&core).await?) }
+            })
+            .alone(),
+        )
+        .with(
+            Periodic::new("identity.export.sweep", SWEEP_EVERY, move |_| {
+                let core = Arc::clone(&copied);
+                async move { Ok(ops::export::sweep(&core).await?) }
+            })
+            .alone(),
+        )
+        .with_handler(ops::export::handler(core))
+        .with_handler(ops::erasure::handler(core))
         .with_handler(mail::handler(core))
+        .with_handler(ops::sms::notice_handler(core))
         .with_handler(ops::bulk::handler(core))
         .with_handler(ops::passwords::handler(core))
+        .with_handler(ops::apple::handler(core))
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::api_key::{ApiKey, effective, effective_roles};
-use crate::domain::user::UserStatus;
+use crate::domain::user::{User, UserStatus};
 use crate::error::Result;
 use crate::hub::Core;
 use crate::store;
@@ -299,7 +299,8 @@ impl Keyring {
             return Ok(None);
         };
         let owner = store::users::get(conn, key.tenant, key.owner).await?;
-        if owner.is_none_or(|owner| owner.status != UserStatus::Active) {
+        let may = |owner: &User| owner.status == UserStatus::Active && owner.delete_at.is_none();
+        if !owner.as_ref().is_some_and(may) {
             return Ok(None);
         }
         let tenant = store::tenants::get(conn, key.tenant).await?;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod address_rules;
+mod apple;
 mod domain;
 mod edge;
 mod error;
@@ -18,6 +19,7 @@ mod ops;
 mod pages;
 mod passwords;
 mod permissions;
+mod restored;
 mod rpc;
 mod settings;
 mod sms;
@@ -30,13 +32,14 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use portico_contract::address_rules::AddressRules;
+use portico_contract::backup::AfterRestore;
 use portico_contract::directory::DirectorySource;
 use portico_contract::permissions::PermissionDeclaration;
-use portico_contract::settings::Declaration;
-use portico_contract::tenants::Tenants;
+use portico_contract::settings::{Declaration, SettingsCheck};
+use portico_contract::tenants::{Tenants, TenantsCell};
 use portico_contract::tokens::{IdentityStatements, Revocations, TokenVerifier};
 use portico_db::Migrations;
-use portico_host::{BuildCx, Running, Service, StartError, exit};
+use portico_host::{BuildCx, RowKey, Running, Service, StartError, exit};
 use portico_web::StepUp;
 
 use crate::hub::{Core, Parts};
@@ -72,8 +75,16 @@ impl Service for Identity {
         migrations::all()
     }
 
+    fn after_restore(&self) -> Option<Arc<dyn AfterRestore>> {
+        Some(Arc::new(restored::RestoredPeople))
+    }
+
     fn settings(&self) -> &'static [Declaration] {
         settings::declarations()
+    }
+
+    fn settings_check(&self) -> Option<SettingsCheck> {
+        Some(settings::check)
     }
 
     fn permissions(&self) -> &'static [PermissionDeclaration] {
@@ -118,16 +129,31 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         rules.follow(rules_stop).await;
     });
     keyring::start(cx, &core);
+    cx.add_sealed(
+        "identity.totp",
+        "user_secrets",
+        RowKey::Uuid("user_id"),
+        "totp_secret",
+    );
+    cx.add_sealed(
+        "identity.signing_keys",
+        "signing_keys",
+        RowKey::Text("kid"),
+        "private",
+    );
+    cx.add_sealed(
+        "identity.external_tokens",
+        "identities",
+        RowKey::Uuid("id"),
+        "refresh_token",
+    );
     cx.provide::<dyn StepUp>(Arc::new(Challenger(Arc::clone(&core))));
     if let Some(directory) = cx.provided.get::<dyn DirectorySource>() {
         ops::plugins::start(cx.spawner, &core, &*directory);
         core.edge.serve(directory);
     }
     let edge = Arc::clone(&core.edge);
-    cx.provide::<dyn TokenVerifier>(edge.clone());
-    cx.provide::<dyn Tenants>(edge.clone());
-    cx.provide::<dyn IdentityStatements>(edge.clone());
-    cx.provide::<dyn Revocations>(edge.clone());
+    provide(cx, &edge);
     let mismatches = Arc::clone(&core);
     let mismatches_stop = cx.spawner.stopping().clone();
     cx.spawner.spawn("identity.mismatches", async move {
@@ -149,4 +175,15 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         routes: Some(http::routes(core)),
         ..Running::default()
     })
+}
+
+/// What others ask the edge.
+fn provide(cx: &mut BuildCx<'_>, edge: &Arc<edge::Edge>) {
+    cx.provide::<dyn TokenVerifier>(edge.clone());
+    cx.provide::<dyn Tenants>(edge.clone());
+    if let Some(cell) = cx.provided.get::<TenantsCell>() {
+        cell.set(edge.clone());
+    }
+    cx.provide::<dyn IdentityStatements>(edge.clone());
+    cx.provide::<dyn Revocations>(edge.clone());
 }

@@ -16,6 +16,7 @@ use portico_state::{KeyHasher, Limiter, SharedStore, State};
 use portico_telemetry::metrics::{Counter, CounterFamily, Registry};
 
 use crate::error::{Error, Result, reason};
+use crate::settings::apple;
 use crate::settings::limit::{self, Rate};
 
 /// What is counted. Each has its setting.
@@ -37,6 +38,8 @@ pub(crate) enum Limit {
     ResetAccount,
     /// The same, by address.
     ResetAddress,
+    /// Steps of Sign in with Apple, by address.
+    Apple,
 }
 
 impl Limit {
@@ -50,6 +53,7 @@ impl Limit {
             Self::Username => ("username", &limit::USERNAME_PER_ADDRESS),
             Self::ResetAccount => ("reset_account", &limit::RESET_PER_ACCOUNT),
             Self::ResetAddress => ("reset_address", &limit::RESET_PER_ADDRESS),
+            Self::Apple => ("apple", &apple::PER_ADDRESS),
         }
     }
 }

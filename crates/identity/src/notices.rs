@@ -10,6 +10,7 @@ use crate::domain::user::User;
 use crate::error::Result;
 use crate::links::Links;
 use crate::mail::{self, Letter};
+use crate::ops::sms;
 use crate::pages;
 use crate::unit::Unit;
 
@@ -34,9 +35,13 @@ pub(crate) enum Notice {
     FactorRemoved { factor: &'static str },
     /// An administrator took all factors away (ID-79).
     FactorsReset,
+    /// A provider's identity can log in from now on (ID-84).
+    IdentityLinked { provider: &'static str },
+    /// It cannot any more.
+    IdentityUnlinked { provider: &'static str },
     /// To the old address (ID-142).
     EmailChanged { undo: Secret<String> },
-    /// To the mail address, or the old number (ID-142).
+    /// To the mail address with its link, and to the old number without (ID-142).
     PhoneChanged { undo: Secret<String> },
     /// A refresh token was used twice; the session has ended (ID-102).
     RefreshReused,
@@ -96,7 +101,8 @@ impl Recipient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Mail,
-    /// There is no verified address, or mail is off.
+    Sms,
+    /// There is no verified address or number, or nothing is there to carry it.
     None,
 }
 
@@ -112,17 +118,35 @@ impl Notices {
     }
 
     /// Tells a user, with the unit of work: nothing is sent when that is undone. Goes to the verified
-    /// address; whoever has none is not told, which the answer says.
+    /// address; to the verified number, without any link, where there is none; whoever has neither is not
+    /// told, which the answer says.
     pub(crate) async fn send(&self, unit: &Unit, user: &User, notice: Notice) -> Result<Way> {
-        let Some(email) = user
-            .email
-            .as_ref()
-            .filter(|_| user.email_verified_at.is_some())
-        else {
-            return Ok(Way::None);
-        };
-        self.send_to(unit, &Recipient::of(user, email), notice)
-            .await
+        let email = user.email.as_ref();
+        if let Some(email) = email.filter(|_| user.email_verified_at.is_some())
+            && unit.core.mail_on(user.tenant)
+        {
+            let to = Recipient::of(user, email);
+            return self.send_to(unit, &to, notice).await;
+        }
+        match &user.phone {
+            Some(phone) if user.phone_verified_at.is_some() => {
+                self.send_sms(unit, user, phone, &notice).await
+            }
+            _ => Ok(Way::None),
+        }
+    }
+
+    /// Tells whoever has a number, in a user's language. What carries a secret does not go this way.
+    pub(crate) async fn send_sms(
+        &self,
+        unit: &Unit,
+        user: &User,
+        phone: &str,
+        notice: &Notice,
+    ) -> Result<Way> {
+        let (tenant, locale) = (user.tenant, &user.locale);
+        let queued = sms::queue_notice(unit, tenant, phone, locale, notice.template()).await?;
+        Ok(if queued { Way::Sms } else { Way::None })
     }
 
     /// Tells whoever reads an address, verified or not.
@@ -166,6 +190,9 @@ impl Notices {
             Notice::FactorAdded { factor } | Notice::FactorRemoved { factor } => {
                 BTreeMap::from([("factor", (*factor).to_owned())])
             }
+            Notice::IdentityLinked { provider } | Notice::IdentityUnlinked { provider } => {
+                BTreeMap::from([("provider", (*provider).to_owned())])
+            }
             Notice::EmailChanged { undo } | Notice::PhoneChanged { undo } => {
                 link(pages::UNDO, undo)
             }
@@ -197,6 +224,8 @@ impl Notice {
             Self::FactorAdded { .. } => "factor_added",
             Self::FactorRemoved { .. } => "factor_removed",
             Self::FactorsReset => "factors_reset",
+            Self::IdentityLinked { .. } => "identity_linked",
+            Self::IdentityUnlinked { .. } => "identity_unlinked",
             Self::EmailChanged { .. } => "email_changed",
             Self::PhoneChanged { .. } => "phone_changed",
             Self::RefreshReused => "refresh_reused",
@@ -233,6 +262,8 @@ impl Notice {
             Self::FactorAdded { factor: "totp" },
             Self::FactorRemoved { factor: "totp" },
             Self::FactorsReset,
+            Self::IdentityLinked { provider: "Apple" },
+            Self::IdentityUnlinked { provider: "Apple" },
             Self::EmailChanged { undo: token() },
             Self::PhoneChanged { undo: token() },
             Self::RefreshReused,

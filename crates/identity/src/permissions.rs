@@ -22,6 +22,7 @@ pub(crate) const KEYS_READ: Permission = Permission::new("identity:keys:read");
 pub(crate) const KEYS_ROTATE: Permission = Permission::new("identity:keys:rotate");
 pub(crate) const SMS_READ: Permission = Permission::new("identity:sms:read");
 pub(crate) const SMS_WRITE: Permission = Permission::new("identity:sms:write");
+pub(crate) const APPLE_READ: Permission = Permission::new("identity:apple:read");
 pub(crate) const MAIL_WRITE: Permission = Permission::new("identity:mail:write");
 pub(crate) const SECURITY_READ: Permission = Permission::new("identity:security:read");
 pub(crate) const SECURITY_WRITE: Permission = Permission::new("identity:security:write");
@@ -97,6 +98,11 @@ pub(crate) const ALL: &[Declaration] = &[
         "测试短信服务商",
     ),
     Declaration::admin(
+        "identity:apple:read",
+        "read how Sign in with Apple is set up",
+        "查看“通过 Apple 登录”的配置状态",
+    ),
+    Declaration::admin(
         "identity:mail:write",
         "preview and test mails",
         "预览和测试邮件",
@@ -143,6 +149,7 @@ mod tests {
             SMS_WRITE,
             SECURITY_READ,
             SECURITY_WRITE,
+            APPLE_READ,
             MAIL_WRITE,
         ];
         for permission in &used {

@@ -12,12 +12,16 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::hub::Core;
-use crate::settings::token::ACCESS_TTL_S;
+use crate::settings::token::ACCESS_TTL_MAX_S;
 use crate::store;
 use crate::store::revocations::{Kind, Revocation};
 
-/// After a token's own life, a revocation is kept for so long.
-const MARGIN: Duration = Duration::seconds(60);
+/// A revocation of tokens is kept for the longest life that the setting allows, whatever it says now: a life
+/// that is shortened and prolonged again brings tokens back that were given out before, and a revocation of
+/// the time between must still be known. A minute more for clocks that differ.
+const TOKENS: Duration = Duration::seconds(ACCESS_TTL_MAX_S + 60);
+/// What tells edges to read a small table again; they do so every half minute in any case.
+const NEWS: Duration = Duration::hours(1);
 
 /// An open unit of work. Dropping it undoes everything.
 pub(crate) struct Unit {
@@ -90,8 +94,10 @@ impl Unit {
         min: u32,
         cause: &str,
     ) -> Result<()> {
-        // The longest life that a token of now can have: tenants may have their own.
-        let ttl = self.core.settings.get(tenant, &ACCESS_TTL_S).max(1_800);
+        let kept = match kind {
+            Kind::User | Kind::Tenant | Kind::Global | Kind::Session => TOKENS,
+            Kind::ApiKey | Kind::SigningKey | Kind::Roles | Kind::Tenants => NEWS,
+        };
         let revocation = Revocation {
             seq: self.tx.next_seq(store::revocations::COUNTER).await?,
             kind,
@@ -100,7 +106,7 @@ impl Unit {
             min,
             cause: cause.to_owned(),
             at: self.now,
-            until: self.now + Duration::seconds(i64::from(ttl)) + MARGIN,
+            until: self.now + kept,
         };
         store::revocations::insert(&self.tx, &revocation).await?;
         self.revoked.store(revocation.seq, Relaxed);

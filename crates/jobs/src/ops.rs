@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use portico_contract::settings::Settings;
 use portico_db::{Db, HEARTBEAT, KEPT};
 
+use crate::cron::Cron;
 use crate::periodic::{JobSet, Periodic};
+use crate::settings::SWEEP_SCHEDULE;
 
 /// SQLite empties its log by itself at about 4 MiB, unless readers kept it from doing so; from this size
 /// on it is done with patience.
@@ -12,8 +15,10 @@ const LOG_LIMIT: u64 = 32 * 1024 * 1024;
 
 /// The jobs that every installation has, for the host's runner.
 #[must_use]
-pub fn ops_jobs(db: &Db) -> JobSet {
+pub fn ops_jobs(db: &Db, settings: &Settings) -> JobSet {
     let (replicas, outbox, log, jobs) = (db.replicas(), db.clone(), db.clone(), db.clone());
+    let kept = settings.clone();
+    let counted = db.clone();
     JobSet::new()
         .with(
             Periodic::new("ops.replicas", HEARTBEAT, move |_| {
@@ -37,13 +42,24 @@ pub fn ops_jobs(db: &Db) -> JobSet {
             })
             .alone(),
         )
-        .with(
-            Periodic::new("ops.jobs_trim", Duration::from_secs(3_600), move |cx| {
-                let db = jobs.clone();
-                async move { Ok(crate::queue::trim(&db, &cx).await?) }
-            })
-            .alone(),
-        )
+        .cron(Cron::new(
+            "ops.jobs_sweep",
+            settings,
+            &SWEEP_SCHEDULE,
+            move |run| {
+                let (db, settings) = (jobs.clone(), kept.clone());
+                async move { Ok(crate::queue::sweep(&db, &settings, &run).await?) }
+            },
+        ))
+        // Each process has a connection of its own for writing, and only SQLite needs it.
+        .with(Periodic::new(
+            "ops.optimize",
+            Duration::from_secs(3_600),
+            move |_| {
+                let db = counted.clone();
+                async move { Ok(db.optimize().await?) }
+            },
+        ))
         .with(Periodic::new(
             "ops.log_checkpoint",
             Duration::from_secs(60),

@@ -8,6 +8,7 @@ use portico_base::Context;
 use portico_db::{DbError, Lease, WriteTx};
 use tokio_util::sync::CancellationToken;
 
+use crate::cron::Cron;
 use crate::queue::{Failure, Handler, JobRun};
 
 /// Why a run failed; it is logged once with its sources.
@@ -105,6 +106,7 @@ impl Periodic {
 pub struct JobSet {
     pub(crate) periodic: Vec<Periodic>,
     pub(crate) handlers: Vec<Handler>,
+    pub(crate) crons: Vec<Cron>,
 }
 
 impl JobSet {
@@ -114,6 +116,7 @@ impl JobSet {
         Self {
             periodic: Vec::new(),
             handlers: Vec::new(),
+            crons: Vec::new(),
         }
     }
 
@@ -141,21 +144,34 @@ impl JobSet {
         self
     }
 
+    /// Adds a schedule.
+    #[must_use]
+    pub fn cron(mut self, cron: Cron) -> Self {
+        self.crons.push(cron);
+        self
+    }
+
     /// Adds the jobs of another set.
     pub fn extend(&mut self, other: Self) {
         self.periodic.extend(other.periodic);
         self.handlers.extend(other.handlers);
+        self.crons.extend(other.crons);
     }
 
-    /// Names of the periodic jobs, then the kinds of the durable ones.
+    /// Names of the periodic jobs, then the kinds of the durable ones, then the schedules.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let periodic = self.periodic.iter().map(|job| job.name);
-        periodic.chain(self.handlers.iter().map(|handler| handler.kind))
+        let durable = self.handlers.iter().map(|handler| handler.kind);
+        periodic
+            .chain(durable)
+            .chain(self.crons.iter().map(Cron::name))
     }
 
-    /// What does its durable jobs, for a [`crate::Queue`] of a test.
+    /// What does its durable jobs and those of its schedules, for a [`crate::Queue`] of a test.
     #[must_use]
     pub fn into_handlers(self) -> Vec<Handler> {
-        self.handlers
+        let mut handlers = self.handlers;
+        handlers.extend(self.crons.into_iter().map(|cron| cron.handler));
+        handlers
     }
 }

@@ -8,19 +8,27 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use portico_base::{Caller, Clock, Context, Principal, Random, Timestamp};
-use portico_db::{Db, DbError, Held, Lease, LeaseTiming};
+use portico_contract::settings::Settings;
+use portico_db::{Db, DbError, Held, Lease, LeaseTiming, News};
 use portico_telemetry::logs::LogContext;
 use portico_telemetry::trace::{self, OpenSpan, SpanKind, Tracer};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cron::{ASKED, CronRun, Form, Scheduler, Seen, runs};
 use crate::periodic::{JobCx, JobSet, Periodic};
 use crate::queue::Queue;
 use crate::status::{JobStatus, Outcome, State};
 
 /// First runs are spread over this time after the start.
 const FIRST_SPREAD: Duration = Duration::from_secs(10);
+
+/// Runs that end well are noted no more often.
+const NOTED_EVERY: Duration = Duration::from_secs(600);
+/// Runs that fail are noted no more often.
+const FAILURES_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// Two jobs, or two handlers of durable jobs, have one name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +51,7 @@ struct Inner {
     observer: OnceLock<Box<Observer>>,
     tracer: Tracer,
     queue: Queue,
+    scheduler: Scheduler,
 }
 
 type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
@@ -50,6 +59,9 @@ type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
 struct Job {
     periodic: Periodic,
     state: State,
+    /// Somebody wants it to run at once.
+    asked: Notify,
+    noted_at: parking_lot::Mutex<Option<Instant>>,
 }
 
 impl Runner {
@@ -69,12 +81,20 @@ impl Runner {
             return Err(DuplicateJob(name));
         }
         let now = clock.now();
+        let handlers = jobs.crons.iter().map(|cron| cron.handler.clone());
         let queue = Queue::new(
             db.clone(),
             Arc::clone(&clock),
             Arc::clone(&random),
             holder,
-            jobs.handlers,
+            jobs.handlers.into_iter().chain(handlers),
+        );
+        let scheduler = Scheduler::new(
+            db.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            seen(&jobs.periodic, &jobs.crons),
+            jobs.crons,
         );
         let jobs = jobs
             .periodic
@@ -85,6 +105,8 @@ impl Runner {
                 Arc::new(Job {
                     periodic,
                     state: State::due_at(first),
+                    asked: Notify::new(),
+                    noted_at: parking_lot::Mutex::default(),
                 })
             })
             .collect();
@@ -100,6 +122,7 @@ impl Runner {
             observer: OnceLock::new(),
             tracer: Tracer::disabled(),
             queue,
+            scheduler,
         })))
     }
 
@@ -109,6 +132,15 @@ impl Runner {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.queue.set_tracer(tracer.clone());
             inner.tracer = tracer;
+        }
+        self
+    }
+
+    /// The same runner with the limits that settings say; to be called before it is started.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.queue.set_settings(settings);
         }
         self
     }
@@ -144,6 +176,10 @@ impl Runner {
     pub fn start(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         let (queue, stopping) = (self.0.queue.clone(), stop.clone());
         tracker.spawn(async move { queue.work(&stopping).await });
+        let (inner, stopping) = (Arc::clone(&self.0), stop.clone());
+        tracker.spawn(async move { inner.scheduler.run(&stopping).await });
+        let (inner, stopping) = (Arc::clone(&self.0), stop.clone());
+        tracker.spawn(async move { inner.hear(&stopping).await });
         let mut groups: BTreeMap<String, Vec<Arc<Job>>> = BTreeMap::new();
         for job in &self.0.jobs {
             if job.periodic.lease {
@@ -203,6 +239,14 @@ impl Runner {
         Ok(outcome)
     }
 
+    /// Asks for the jobs of all schedules whose moment has come. For tests: nothing else runs meanwhile.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn look_at_schedules(&self) -> Result<(), DbError> {
+        self.0.scheduler.look().await.map(|_| ())
+    }
+
     /// What is known of each job, by name.
     #[must_use]
     pub fn status(&self) -> Vec<JobStatus> {
@@ -258,9 +302,61 @@ impl Inner {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
+                () = job.asked.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            self.run(job, lease.clone(), cancel).await;
+            let began = self.clock.now();
+            if let Some(outcome) = self.run(job, lease.clone(), cancel).await {
+                self.note(job, began, &outcome).await;
+            }
+        }
+    }
+
+    /// Runs at once what somebody asks for, where it runs in this process.
+    async fn hear(&self, stop: &CancellationToken) {
+        let head = self.db.outbox().head().await.unwrap_or(0);
+        let mut news = self.db.follow(&[ASKED], head, NOTED_EVERY);
+        loop {
+            let told = tokio::select! {
+                () = stop.cancelled() => return,
+                told = news.next() => told,
+            };
+            match told {
+                Ok(News::Events(events)) => {
+                    for job in &self.jobs {
+                        if events.iter().any(|event| event.key == job.periodic.name) {
+                            job.asked.notify_waiters();
+                        }
+                    }
+                }
+                Ok(News::Reset) => {}
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    /// Notes a run where people see it, if the last one that was noted is some time ago.
+    async fn note(&self, job: &Job, began: Timestamp, outcome: &Outcome) {
+        let (outcome, error, every) = match outcome {
+            Outcome::Done => ("done", None, NOTED_EVERY),
+            Outcome::Failed(why) => ("failed", Some(why.clone()), FAILURES_NOTED_EVERY),
+            Outcome::Cancelled => return,
+        };
+        if job.noted_at.lock().is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        let mut run = CronRun::new(began, outcome);
+        run.holder = Some(self.holder.clone());
+        run.error = error;
+        (run.began_at, run.ended_at) = (Some(began), Some(self.clock.now()));
+        let writing = async {
+            let tx = self.db.begin().await?;
+            runs::note(&tx, job.periodic.name, &run).await?;
+            tx.commit().await
+        };
+        match writing.await {
+            Ok(_) => *job.noted_at.lock() = Some(Instant::now()),
+            Err(error) => tracing::debug!(err = %error, "a run was not noted"),
         }
     }
 
@@ -378,6 +474,24 @@ impl Drop for Mark {
     fn drop(&mut self) {
         self.inner.held.lock().remove(&self.name);
     }
+}
+
+fn seen(periodic: &[Periodic], crons: &[crate::cron::Cron]) -> Vec<Seen> {
+    let periodic = periodic.iter().map(|job| Seen {
+        name: job.name,
+        form: Form::Interval,
+        every: Some(job.every),
+        alone: job.lease,
+        setting: None,
+    });
+    let crons = crons.iter().map(|cron| Seen {
+        name: cron.name(),
+        form: Form::Cron,
+        every: None,
+        alone: true,
+        setting: Some(cron.key.declaration.key),
+    });
+    periodic.chain(crons).collect()
 }
 
 /// A random time below `most`.

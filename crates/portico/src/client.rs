@@ -113,6 +113,18 @@ impl Client {
         self.call(Method::GET, path, None::<&Value>).await
     }
 
+    /// GET of something that is no JSON, as it comes; an error answer is an [`ApiError`].
+    pub(crate) async fn open(&self, path: &str) -> Result<Response> {
+        let request = self.request(Method::GET, path);
+        let sent = request.send().await;
+        let response = sent.map_err(|e| unreachable(&self.url, &e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        answer(response).await?;
+        bail!("the answer says nothing that Portico would say")
+    }
+
     /// GET of what may not be there.
     pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>> {
         match self.get(path).await {

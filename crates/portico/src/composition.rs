@@ -1,7 +1,11 @@
 //! The services of this binary, and which process role opens which of them. No other crate asks for roles.
 
+use std::sync::Arc;
+
+use portico_backup::House;
 use portico_config::{Config, Fault, Origins, Role};
 use portico_contract::settings::Declaration;
+use portico_db::Migrations;
 use portico_host::{Composition, Entry, Service};
 
 use crate::version::{COMMIT, RUSTC, VERSION};
@@ -10,8 +14,11 @@ use crate::version::{COMMIT, RUSTC, VERSION};
 /// it, the gateway last because it leads to all others.
 fn services() -> Vec<(Role, Box<dyn Service>)> {
     vec![
+        (Role::Control, Box::new(portico_settings::Settings)),
+        (Role::Control, Box::new(portico_audit::Audit)),
         (Role::Registry, Box::new(portico_registry::Registry)),
         (Role::Identity, Box::new(portico_identity::Identity)),
+        (Role::Control, Box::new(portico_control::Control)),
         (Role::Gateway, Box::new(portico_gateway::Gateway)),
     ]
 }
@@ -37,6 +44,22 @@ pub(crate) fn composition(config: &Config) -> Composition {
 /// All services, whatever the roles are.
 pub(crate) fn all_services() -> Vec<Box<dyn Service>> {
     services().into_iter().map(|(_, service)| service).collect()
+}
+
+/// The migration steps of this binary.
+pub(crate) fn migration_sets() -> Vec<(&'static str, Migrations)> {
+    let services = all_services();
+    portico_host::migrations(services.iter().map(|service| &**service))
+}
+
+/// Into what a backup is restored.
+pub(crate) fn house() -> House {
+    let services = all_services();
+    House {
+        migrations: Arc::new(migration_sets()),
+        parts: portico_host::after_restore(services.iter().map(|service| &**service)),
+        version: VERSION,
+    }
 }
 
 /// All declared settings.

@@ -4,6 +4,8 @@
     reason = "a command line tool; what it prints on standard output goes through `text`"
 )]
 
+mod audit;
+mod backup;
 mod banner;
 mod cli;
 mod client;
@@ -16,10 +18,12 @@ mod health;
 mod manage;
 mod migrate;
 mod names;
+mod operate;
 mod people;
 mod reload;
 mod run;
 mod serve;
+mod settings;
 mod signal;
 mod status;
 mod table;
@@ -72,6 +76,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Config(ConfigCommand::Check(flags)) => Ok(config::check(&flags)),
         Command::Config(ConfigCommand::Show { flags, origin }) => Ok(config::show(&flags, origin)),
         Command::Migrate(args) => small(migrate::run(args)),
+        Command::Audit(args) => small(audit::run(args)),
+        Command::Backup(args) => small(backup::run(args)),
+        Command::Restore(args) => small(backup::restore(*args)),
         Command::Services(args) => small(manage::services(args)),
         Command::Instances(args) => small(manage::instances(args)),
         Command::Route(args) => small(manage::routes(args)),
@@ -79,6 +86,8 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Cache(args) => small(manage::cache(args)),
         Command::Breaker(args) => small(manage::breakers(args)),
         Command::Kv(args) => small(manage::kv(args)),
+        Command::Settings(args) => small(settings::run(args)),
+        Command::Secrets(args) => small(settings::secrets(args)),
         Command::Admin(args) => small(people::admin(args)),
         Command::User(args) => small(people::user(args)),
         Command::Apikey(args) => small(people::apikey(args)),
@@ -86,6 +95,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Token(args) => small(people::token(args)),
         Command::Sms(args) => small(people::sms(args)),
         Command::Identity(cli::IdentityCommand::Argon2Tune { json }) => people::argon2_tune(json),
+        Command::Jobs(args) => small(operate::jobs(args)),
+        Command::Cron(args) => small(operate::cron(args)),
+        Command::Doctor(args) => small(operate::doctor(args)),
         Command::Plugin(args) => small(token::run(args)),
         Command::Registry(args) => small(names::run(args)),
         Command::Reload(args) => small(reload::run(args)),

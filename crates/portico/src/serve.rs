@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use portico_backup::Pending;
 use portico_base::{Secret, SystemClock, SystemRandom};
 use portico_config::{Flag, Loaded};
 use portico_host::datadir::read_operator_token;
@@ -19,6 +20,8 @@ use crate::{banner, composition, config, demo};
 
 /// Workers of the runtime of everything that is not the data plane.
 const SHARED_WORKERS: usize = 2;
+/// How often it is looked for an order that waits for the next start.
+const ORDERS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves until a signal; exit code 0 after a clean stop.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
@@ -65,6 +68,7 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Resu
         runtimes,
     };
     let composition = composition::composition(&loaded.config);
+    Box::pin(crate::backup::pending(&loaded)).await?;
     let mut process = Process::start(options, composition).await?;
     // Before anybody is told that it is ready, so that whoever stops it at once gets a clean stop.
     let stop = crate::signal::first();
@@ -96,6 +100,7 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Resu
     loop {
         tokio::select! {
             () = &mut stop => break,
+            () = restore_is_asked_for(&loaded) => break,
             _ = hangup.recv() => {
                 reloads += 1;
                 let outcome = reload(&args, &mut process);
@@ -112,7 +117,34 @@ async fn serve(args: ServeArgs, loaded: Arc<Loaded>, runtimes: Runtimes) -> Resu
     for cut in &stopped.cut {
         eprintln!("portico: cut at the stop: {cut}");
     }
+    if Pending::find(&loaded.config.node.data_dir).is_ok_and(|order| order.is_some()) {
+        return Err(start_anew());
+    }
     Ok(if stopped.forced { exit::FAILED } else { 0 })
+}
+
+/// Returns when the running process has prepared a restore, which is done by its next start.
+async fn restore_is_asked_for(loaded: &Loaded) {
+    let is_there = || Pending::find(&loaded.config.node.data_dir).is_ok_and(|o| o.is_some());
+    while !is_there() {
+        tokio::time::sleep(ORDERS).await;
+    }
+}
+
+/// Becomes the same program again, for a restore that was asked for: the same process for whoever watches
+/// over it. Comes back only when that is not possible.
+fn start_anew() -> anyhow::Error {
+    use std::os::unix::process::CommandExt as _;
+    let again = std::env::current_exe().map(|program| {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        std::process::Command::new(program)
+            .arg0(name)
+            .args(arguments)
+            .exec()
+    });
+    let (Ok(error) | Err(error)) = again;
+    anyhow::Error::new(error).context("the restore waits for the next start")
 }
 
 /// Reads the configuration again; answers the keys that need a restart, or every fault.
@@ -214,7 +246,7 @@ fn start_demo(
 
 /// Asks the kernel for no huge pages: the heap of an idle process is spread thinly, and pages of 2 MiB
 /// made 29 MB resident where 10 MB are used. What is hot fits in the TLB either way.
-fn use_small_pages() {
+pub(crate) fn use_small_pages() {
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         eprintln!("portico: warning: huge pages stay on: {error}");
     }

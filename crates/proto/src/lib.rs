@@ -8,5 +8,13 @@ pub mod identity {
     }
 }
 
+/// Settings.
+pub mod settings {
+    /// `portico.settings.v1`.
+    pub mod v1 {
+        tonic::include_proto!("portico.settings.v1");
+    }
+}
+
 /// Descriptors of all files, for reflection and for comparing releases.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -13,9 +13,11 @@ use uuid::Uuid;
 use crate::domain::event::{EventKind, SharedEvent};
 use crate::domain::instance::Source;
 use crate::domain::node::NodeKey;
+use crate::domain::service::Service;
 use crate::error::Result;
 use crate::hub::Core;
 use crate::model::Mutation;
+use crate::ops;
 use crate::store;
 use crate::store::events::StoredEvent;
 
@@ -140,7 +142,14 @@ impl Stale {
     /// Reads again what was named: what is there is put, what is not is dropped.
     async fn read(self, core: &Core, conn: &impl ConnectionTrait) -> Result<Vec<Mutation>> {
         let mut out = Vec::new();
-        let services: Vec<Uuid> = self.services.into_iter().collect();
+        let (own, services) = builtin(core, self.services);
+        if !own.is_empty() {
+            let off = store::services::builtin_off(conn).await?;
+            out.extend(own.into_iter().map(|mut service| {
+                ops::builtin::switch(&mut service, &off);
+                Mutation::PutService(Arc::new(service))
+            }));
+        }
         let found = store::services::read(conn, Some(&services)).await?;
         let there: HashSet<Uuid> = found.iter().map(|s| s.id).collect();
         let gone_services: Vec<Uuid> = services
@@ -212,6 +221,20 @@ impl Stale {
         out.extend(put(found, Mutation::PutReservation));
         Ok(out)
     }
+}
+
+/// Built-in services among those that are named, and the ids of the others.
+fn builtin(core: &Core, named: BTreeSet<Uuid>) -> (Vec<Service>, Vec<Uuid>) {
+    let model = core.model.read();
+    let mut own = Vec::new();
+    let mut rows = Vec::new();
+    for id in named {
+        match model.service(id) {
+            Some(entry) if entry.service.builtin => own.push(Service::clone(&entry.service)),
+            _ => rows.push(id),
+        }
+    }
+    (own, rows)
 }
 
 /// Brings the model up to `upto`, which is committed. The caller holds the writer's lock.

@@ -1,7 +1,7 @@
 //! The registry's heart: the model, the directory made from it, and whoever must hear of changes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -12,6 +12,7 @@ use portico_contract::directory::{
     Directory, DirectoryListener, DirectorySource, Observation, ServiceKey,
 };
 use portico_contract::settings::Settings;
+use portico_contract::settings_tree::{PluginSettings, SettingsTree};
 use portico_db::{Db, LeaseTiming};
 use portico_host::OwnAddresses;
 use portico_state::Heartbeats;
@@ -80,6 +81,10 @@ pub(crate) struct Core {
     pub heartbeats: Heartbeats,
     pub ttl: Ttl,
     pub drained: Drained,
+    /// The settings as keys, where there are settings.
+    pub settings_tree: OnceLock<Arc<dyn SettingsTree>>,
+    /// Who takes the settings that plug-ins declare.
+    pub plugin_settings: OnceLock<Arc<dyn PluginSettings>>,
 }
 
 impl Core {
@@ -115,6 +120,8 @@ impl Core {
             heartbeats: parts.heartbeats,
             ttl: Ttl::default(),
             drained: Drained::default(),
+            settings_tree: OnceLock::new(),
+            plugin_settings: OnceLock::new(),
         });
         core.metrics.observe(&core);
         core

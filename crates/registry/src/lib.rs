@@ -20,7 +20,9 @@ mod migrations;
 mod model;
 mod ops;
 mod permissions;
+mod plugin_settings;
 mod resolve;
+mod restored;
 mod settings;
 mod shards;
 mod store;
@@ -40,14 +42,16 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use portico_contract::address::AddressGuard;
+use portico_contract::backup::AfterRestore;
 use portico_contract::directory::DirectorySource;
 use portico_contract::documents::ApiDocuments;
 use portico_contract::permissions::PermissionDeclaration;
 use portico_contract::services::TenantServices;
-use portico_contract::settings::Declaration;
+use portico_contract::settings::{Declaration, SettingsCheck};
+use portico_contract::tenants::TenantsCell;
 use portico_contract::tokens::IssuerCell;
 use portico_db::{LeaseTiming, Migrations};
-use portico_host::{BuildCx, Running, Service, StartError, Worker, exit};
+use portico_host::{BuildCx, RowKey, Running, Service, StartError, Worker, exit};
 
 use crate::documents::Documents;
 use crate::http::Api;
@@ -80,8 +84,16 @@ impl Service for Registry {
         migrations::all()
     }
 
+    fn after_restore(&self) -> Option<Arc<dyn AfterRestore>> {
+        Some(Arc::new(restored::RestoredDirectory))
+    }
+
     fn settings(&self) -> &'static [Declaration] {
         settings::DECLARATIONS
+    }
+
+    fn settings_check(&self) -> Option<SettingsCheck> {
+        Some(settings::check)
     }
 
     fn permissions(&self) -> &'static [PermissionDeclaration] {
@@ -111,6 +123,13 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         replica: Arc::clone(&cx.node.name),
         lease_timing: LeaseTiming::default(),
     });
+    plugin_settings::connect(cx, &core);
+    for (name, column) in [
+        ("registry.secret", "secret"),
+        ("registry.next_secret", "next_secret"),
+    ] {
+        cx.add_sealed(name, "service_instances", RowKey::Uuid("id"), column);
+    }
     follow::load(&core).await.map_err(|error| {
         StartError::new(
             exit::DEPENDENCY,
@@ -119,8 +138,21 @@ async fn build(cx: &mut BuildCx<'_>) -> Result<Running, StartError> {
         .because(error)
     })?;
     let own = core.own_context("registry.start");
-    ops::builtin::announce(&core, &own, cx.names, cx.running, cx.node.version);
+    let off = store::services::builtin_off(core.db.reader()).await;
+    let off = off.map_err(|error| {
+        StartError::new(
+            exit::DEPENDENCY,
+            format!("the switches of built-in services could not be read: {error}"),
+        )
+        .because(error)
+    })?;
+    ops::builtin::announce(&core, &own, cx.names, cx.running, cx.node.version, &off);
+    let position = Arc::downgrade(&core);
+    cx.numbers.add("registry_seq", move || {
+        Some(position.upgrade()?.model.read().seq as f64)
+    });
     provide(cx, &core);
+    plugin_settings::start(cx.spawner, &core);
     let documents = Arc::new(Documents::default());
     cx.provide::<dyn ApiDocuments>(documents.clone());
     // These run in every process, whatever its roles: its gateway needs the directory, and what its data
@@ -143,6 +175,7 @@ fn provide(cx: &mut BuildCx<'_>, core: &Arc<Core>) {
     cx.provide::<dyn DirectorySource>(Arc::new(Source(Arc::clone(core))));
     cx.provide::<dyn AddressGuard>(core.addresses.clone());
     cx.provide::<IssuerCell>(Arc::default());
+    cx.provide::<TenantsCell>(Arc::default());
     cx.provide::<dyn TenantServices>(Arc::new(Switchboard(Arc::clone(core))));
     cx.add_credentials(Arc::new(credentials::Registrars(Arc::clone(core))));
     cx.add_credentials(Arc::new(credentials::Instances(Arc::clone(core))));

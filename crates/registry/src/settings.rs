@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use chrono::Duration;
 use ipnet::IpNet;
-use portico_contract::settings::{Declaration, Key, Kind, Settings};
+use portico_contract::settings::{Declaration, Key, Kind, SettingFault, Settings};
+use uuid::Uuid;
 
 use crate::domain::life::Policy;
 use crate::domain::registration::Defaults;
@@ -169,6 +170,26 @@ pub(crate) const DECLARATIONS: &[Declaration] = &[
     KV_MAX_BYTES.declaration,
 ];
 
+/// What the declarations cannot say one by one.
+pub(crate) fn check(settings: &Settings, _tenant: Uuid) -> Vec<SettingFault> {
+    let mut faults = Vec::new();
+    let (inactive, remove) = (settings.system(&INACTIVE_S), settings.system(&REMOVE_S));
+    if inactive > remove {
+        faults.push(SettingFault {
+            key: INACTIVE_S.declaration.key,
+            message: format!("must not be above registry.remove_s, which is {remove}"),
+        });
+    }
+    let wrong = |text: &&String| text.parse::<IpNet>().is_err() && text.parse::<IpAddr>().is_err();
+    if let Some(text) = settings.system(&NETWORKS).iter().find(wrong) {
+        faults.push(SettingFault {
+            key: NETWORKS.declaration.key,
+            message: format!("{text:?} is not a network"),
+        });
+    }
+    faults
+}
+
 /// The values that are read on every request or judgement.
 #[derive(Debug, Clone)]
 pub(crate) struct Values {
@@ -250,6 +271,8 @@ mod tests {
             declaration.check(&value).expect(declaration.key);
             assert!(!declaration.title.is_empty() && !declaration.title_zh.is_empty());
         }
+        let system = portico_base::id::TENANT_SYSTEM;
+        assert_eq!(check(&Settings::defaults(), system), []);
         let values = Values::read(&Settings::defaults());
         assert_eq!(values.defaults.heartbeat_s, 30);
         assert_eq!(values.networks.len(), DEFAULT_NETWORKS.len());

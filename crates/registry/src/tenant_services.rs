@@ -45,6 +45,7 @@ impl TenantServices for Switchboard {
             name: Arc::clone(&service.name),
             display_name: Arc::clone(&service.display_name),
             builtin: service.builtin,
+            fixed: service.is_fixed(),
             enabled: service.enabled && !service.disabled_for.contains(&tenant),
         };
         reached.map(view).collect()
@@ -60,8 +61,8 @@ impl TenantServices for Switchboard {
         Box::pin(async move {
             let reached = self.reached(tenant);
             let service = reached.get(name).ok_or(SwitchError::Unknown)?;
-            if service.builtin {
-                return Err(SwitchError::BuiltIn);
+            if service.is_fixed() {
+                return Err(SwitchError::Fixed);
             }
             operate::switch(&self.0, context, service.id, Some(tenant), enabled)
                 .await

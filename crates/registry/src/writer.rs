@@ -134,6 +134,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Switches a built-in service for a tenant; of such a service nothing else has a row.
+    pub(crate) async fn put_builtin(
+        &mut self,
+        service: &Arc<Service>,
+        tenant: uuid::Uuid,
+        enabled: bool,
+    ) -> Result<()> {
+        store::services::put_builtin(&self.tx, tenant, &service.name, enabled).await?;
+        self.mutations
+            .push(Mutation::PutService(Arc::clone(service)));
+        Ok(())
+    }
+
     pub(crate) async fn drop_service(&mut self, service: &Service) -> Result<()> {
         store::services::delete(&self.tx, service.id).await?;
         self.mutations.push(Mutation::DropService(service.id));

@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, header};
 use portico_base::{
     Access, Caller, Clock, Context, ErrorKind, Fault, Principal, Random, Refusal, authorise, id,
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::call::Call;
+use crate::hosts::Hosts;
 use crate::identify::{Identifier, Unknown};
 use crate::meter::{Meter, word};
 use crate::observed::{Ending, Observed, code_of, name_sizes};
@@ -64,6 +66,8 @@ pub struct ChainOptions {
     pub verifier: Option<Arc<dyn TokenVerifier>>,
     /// Tenants, to refuse those of suspended ones.
     pub tenants: Option<Arc<dyn Tenants>>,
+    /// Names under which the listener may be called.
+    pub hosts: Hosts,
     /// Whose addresses are answered at all.
     pub address_rules: Option<Arc<dyn AddressRules>>,
     /// Counts calls.
@@ -78,6 +82,7 @@ pub(crate) struct Chain {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     identifier: Identifier,
+    hosts: Hosts,
     address_rules: Option<Arc<dyn AddressRules>>,
     limiter: Limiter,
     keys: KeyHasher,
@@ -143,6 +148,7 @@ impl Chain {
                 verifier: options.verifier,
                 tenants: options.tenants,
             },
+            hosts: options.hosts,
             address_rules: options.address_rules,
             clock: options.clock,
             random: options.random,
@@ -157,6 +163,7 @@ impl Chain {
     async fn admit(
         &self,
         headers: &HeaderMap,
+        authority: Option<&Authority>,
         peer: Option<IpAddr>,
         path: &str,
     ) -> Result<Principal, Refused> {
@@ -172,6 +179,14 @@ impl Chain {
             return Err(Refused::new(
                 ErrorKind::Forbidden,
                 "gateway.origin_not_allowed",
+                text,
+            ));
+        }
+        if !self.hosts.admit(authority, headers) {
+            let text = "the authority is not one of this installation";
+            return Err(Refused::new(
+                ErrorKind::Forbidden,
+                "gateway.unknown_host",
                 text,
             ));
         }
@@ -350,7 +365,8 @@ pub(crate) async fn run(
         let (chain, request_id, path) = (Arc::clone(&chain), Arc::clone(&request_id), path.clone());
         async move {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-            match chain.admit(&headers, peer, &path).await {
+            let authority = request.uri().authority();
+            match chain.admit(&headers, authority, peer, &path).await {
                 Err(refused) => (to_status(&refused, &request_id).into_http(), ending),
                 Ok(principal) => {
                     let call = chain.call(principal, &request, &request_id);

@@ -7,6 +7,7 @@
 mod call;
 mod chain;
 mod client;
+mod hosts;
 mod identify;
 mod meter;
 mod observed;
@@ -18,6 +19,7 @@ mod timeout;
 pub use call::{Call, call};
 pub use chain::ChainOptions;
 pub use client::{Channels, ClientOptions, Targets, request};
+pub use hosts::Hosts;
 pub use meter::FAMILIES;
 pub use routes::{Method, RpcRoutes, Undeclared};
 pub use server::{RpcOptions, Running, Server};

@@ -13,8 +13,11 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use portico_telemetry::metrics::Gauge;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
@@ -30,6 +33,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const STREAMS: u32 = 2_000;
 /// A quiet connection is asked so often whether its client is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Longest wait for the end of a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest wait for the first call of a connection.
+const FIRST_CALL: Duration = Duration::from_secs(60);
 /// Largest list of headers, in bytes.
 const HEADERS: u32 = 32 * 1024;
 
@@ -41,6 +48,8 @@ pub struct RpcOptions {
     pub reflection: bool,
     /// Open connections; further ones are closed at once.
     pub connections: usize,
+    /// TLS with these certificates; without them the listener speaks in the clear.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// Services that are not served yet.
@@ -51,6 +60,7 @@ pub struct Server {
     names: Vec<&'static str>,
     stopping: CancellationToken,
     connections: usize,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -88,6 +98,7 @@ impl Server {
             names,
             stopping,
             connections: options.connections,
+            tls: options.tls.map(|config| acceptor(&config)),
         })
     }
 
@@ -109,13 +120,12 @@ impl Server {
         let (health, names) = (self.health.clone(), self.names.clone());
         let watch = look_after_health(health, names, leaving.clone(), is_ready);
         tasks.spawn_on(watch, runtime);
-        let accept = accept(
-            listener,
-            self.router,
-            connections,
-            tasks.clone(),
-            accepting.clone(),
-        );
+        let way = Way {
+            router: self.router,
+            tls: self.tls,
+            stop: accepting.clone(),
+        };
+        let accept = accept(listener, way, connections, tasks.clone());
         tasks.spawn_on(accept, runtime);
         tasks.close();
         Running {
@@ -222,23 +232,33 @@ impl Drop for Seat {
     }
 }
 
-/// Takes connections until told to stop; each is a tracked task.
-async fn accept(
-    listener: TcpListener,
+/// What a connection is served with.
+#[derive(Clone)]
+struct Way {
     router: Router,
-    connections: Connections,
-    tasks: TaskTracker,
+    tls: Option<TlsAcceptor>,
+    /// Cancelled when nothing new is taken.
     stop: CancellationToken,
-) {
+}
+
+/// The same certificates as other listeners, and nothing but HTTP/2.
+fn acceptor(config: &ServerConfig) -> TlsAcceptor {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Takes connections until told to stop; each is a tracked task.
+async fn accept(listener: TcpListener, way: Way, connections: Connections, tasks: TaskTracker) {
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = way.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match connections.take() {
                 Some(seat) => {
-                    let serving = connection(stream, peer, router.clone(), stop.clone());
+                    let serving = secured(stream, peer, way.clone());
                     tasks.spawn(async move {
                         serving.await;
                         drop(seat);
@@ -255,12 +275,35 @@ async fn accept(
     }
 }
 
-/// Serves a connection until it ends; told to stop, it says so (GOAWAY) and finishes its calls.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+/// Shakes hands where there is TLS, within a bounded time, and serves.
+async fn secured(stream: TcpStream, peer: SocketAddr, way: Way) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(err = %error, "a gRPC connection may be slow");
     }
+    let Some(tls) = &way.tls else {
+        return connection(stream, peer, way).await;
+    };
+    let shaken = tokio::select! {
+        () = way.stop.cancelled() => return,
+        shaken = tokio::time::timeout(HANDSHAKE, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => Box::pin(connection(stream, peer, way)).await,
+        Ok(Err(error)) => tracing::debug!(%peer, err = %error, "a gRPC handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a gRPC handshake took too long"),
+    }
+}
+
+/// Serves a connection until it ends; told to stop, it says so (GOAWAY) and finishes its calls. One that calls
+/// nothing makes room after a while: it may not even speak our protocol.
+async fn connection<S>(stream: S, peer: SocketAddr, way: Way)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let called = CancellationToken::new();
+    let (router, first) = (way.router, called.clone());
     let service = service_fn(move |mut request: http::Request<Incoming>| {
+        first.cancel();
         request.extensions_mut().insert(Peer(peer));
         router.clone().call(request.map(Body::new))
     });
@@ -272,9 +315,21 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: C
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
+    let unused = async {
+        if tokio::time::timeout(FIRST_CALL, called.cancelled())
+            .await
+            .is_ok()
+        {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = stop.cancelled() => {
+        () = unused => {
+            tracing::debug!(%peer, "a gRPC connection called nothing");
+            return;
+        }
+        () = way.stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::endpoint::Endpoint;
 use crate::hash::{hmac_sha256, sha256_hex};
-use crate::message::{Message, Signs, Templates};
+use crate::message::{Content, Message, NoticeTemplates, Signs, Templates, template};
 use crate::provider::{Outgoing, Provider, Stamp, Verdict};
 use crate::table::{ALIYUN, Class};
 
@@ -38,6 +38,8 @@ pub struct Aliyun {
     pub signs: Signs,
     /// Codes of approved templates with the one variable `code`.
     pub templates: Templates,
+    /// Codes of approved templates without variables, for notices.
+    pub notices: NoticeTemplates,
 }
 
 /// What is signed.
@@ -129,23 +131,25 @@ impl Provider for Aliyun {
     }
 
     fn serves(&self, message: &Message) -> bool {
-        self.templates.pick(message).is_some() && self.signs.pick(message).is_some()
+        template(&self.templates, &self.notices, message).is_some()
+            && self.signs.pick(message).is_some()
     }
 
     fn sign(&self, message: &Message, stamp: &Stamp) -> Outgoing {
         let date = stamp.at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let template = template(&self.templates, &self.notices, message).unwrap_or_default();
         // A JSON text whose values are texts: a number is refused with `isv.INVALID_JSON_PARAM`.
-        let parameters = format!(r#"{{"code":"{}"}}"#, message.code.expose());
-        let query = [
+        let parameters = match &message.content {
+            Content::Code(code) => Some(format!(r#"{{"code":"{}"}}"#, code.expose())),
+            Content::Notice(_) => None,
+        };
+        let mut query = vec![
             ("PhoneNumbers", message.phone.as_str()),
             ("SignName", self.signs.pick(message).unwrap_or_default()),
-            (
-                "TemplateCode",
-                self.templates.pick(message).unwrap_or_default(),
-            ),
-            ("TemplateParam", parameters.as_str()),
+            ("TemplateCode", template),
             ("OutId", message.id.as_str()),
         ];
+        query.extend(parameters.as_deref().map(|text| ("TemplateParam", text)));
         let signed = sign(
             &self.access_key_id,
             self.access_key_secret.expose(),
@@ -200,6 +204,7 @@ mod tests {
             security_token: None,
             signs: serde_json::from_str(r#"{"cn": "阿里云"}"#).unwrap(),
             templates: serde_json::from_str(r#"{"cn": {"zh-CN": "SMS_153050000"}}"#).unwrap(),
+            notices: NoticeTemplates::default(),
         }
     }
 
@@ -216,7 +221,7 @@ mod tests {
         let message = Message {
             id: "send-1".to_owned(),
             phone: "+8613812345678".to_owned(),
-            code: Secret::from("048213"),
+            content: Content::Code(Secret::from("048213")),
             locale: "zh-CN".to_owned(),
         };
         let stamp = Stamp {

@@ -46,7 +46,9 @@ pub struct Link {
 }
 
 impl Link {
-    fn fits(&self, message: &Message) -> bool {
+    /// True when the provider can be asked to send this message.
+    #[must_use]
+    pub fn fits(&self, message: &Message) -> bool {
         let here = self.countries.is_empty()
             || self
                 .countries

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::message::Message;
+use crate::message::{Content, Message};
 use crate::provider::{Outgoing, Provider, Stamp, Verdict};
 use crate::table::Class;
 use crate::transport::Sender;
@@ -54,12 +54,19 @@ impl Provider for Console {
         _stamp: &'a Stamp,
         _limit: Duration,
     ) -> BoxFuture<'a, Verdict> {
-        // `digits` and not `code`: a field of that name would be masked, and the developer needs it.
-        tracing::warn!(
-            phone = %message.phone,
-            digits = %message.code.expose(),
-            "DEVELOPMENT ONLY (node.dev = true): no message is sent, the code is in this log"
-        );
+        match &message.content {
+            // `digits` and not `code`: a field of that name would be masked, and the developer needs it.
+            Content::Code(code) => tracing::warn!(
+                phone = %message.phone,
+                digits = %code.expose(),
+                "DEVELOPMENT ONLY (node.dev = true): no message is sent, the code is in this log"
+            ),
+            Content::Notice(news) => tracing::warn!(
+                phone = %message.phone,
+                text = %news.text,
+                "DEVELOPMENT ONLY (node.dev = true): no message is sent, the notice is in this log"
+            ),
+        }
         Box::pin(std::future::ready(self.classify(200, b"")))
     }
 }
@@ -99,7 +106,7 @@ mod tests {
         let message = Message {
             id: "1".to_owned(),
             phone: "+8613812345678".to_owned(),
-            code: Secret::from("048213"),
+            content: Content::Code(Secret::from("048213")),
             locale: "en".to_owned(),
         };
         let stamp = Stamp {

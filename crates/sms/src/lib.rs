@@ -1,4 +1,4 @@
-//! Short messages with a login code: what each vendor wants signed, what its answers mean, and a chain of them.
+//! Short messages with a login code or a notice: what each vendor wants signed, what its answers mean, and a chain of them.
 //!
 //! A [`Provider`] signs a request as a pure function, sends it, and classifies the answer by one table
 //! ([`table::TABLES`]). A [`Run`] walks a chain of providers with one code and one budget of time: what
@@ -26,7 +26,7 @@ pub use breaker::{Breakers, ProviderState};
 pub use chain::{Alert, Attempt, Ending, Limits, Link, Run};
 pub use console::Console;
 pub use endpoint::{Endpoint, EndpointError};
-pub use message::{Message, Region, Signs, Templates};
+pub use message::{Content, Message, News, NoticeTemplates, Region, Signs, Templates};
 pub use provider::{Outgoing, Provider, Stamp, Verdict};
 pub use table::Class;
 pub use tencent::Tencent;

@@ -1,4 +1,4 @@
-//! A code for a phone, and the texts that vendors approved for it.
+//! A code or a notice for a phone, and the texts that vendors approved for it.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,29 @@ pub struct Message {
     pub id: String,
     /// E.164.
     pub phone: String,
-    /// Six digits, leading zeros kept.
-    pub code: Secret<String>,
+    /// What it says.
+    pub content: Content,
     /// `zh-CN`, `en`, …
     pub locale: String,
+}
+
+/// What a message says.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Six digits, leading zeros kept.
+    Code(Secret<String>),
+    /// News about the account.
+    Notice(News),
+}
+
+/// News about an account. Nothing is filled in: vendors limit what a variable may hold, the phone shows the
+/// time by itself, and a text without variables cannot carry a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// `password_changed`, …: by which templates are found.
+    pub name: String,
+    /// The text, for vendors that take one.
+    pub text: String,
 }
 
 impl Message {
@@ -65,6 +84,34 @@ impl Templates {
     }
 }
 
+/// Templates of notices by the name of the notice; those of `any` stand for all that have none of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct NoticeTemplates(pub BTreeMap<String, Templates>);
+
+impl NoticeTemplates {
+    /// Stands for every notice without templates of its own.
+    const ANY: &'static str = "any";
+
+    fn pick(&self, news: &News, message: &Message) -> Option<&str> {
+        [news.name.as_str(), Self::ANY]
+            .into_iter()
+            .find_map(|name| self.0.get(name)?.pick(message))
+    }
+}
+
+/// The template for a message, of those for codes or of those for notices.
+pub(crate) fn template<'a>(
+    codes: &'a Templates,
+    notices: &'a NoticeTemplates,
+    message: &Message,
+) -> Option<&'a str> {
+    match &message.content {
+        Content::Code(_) => codes.pick(message),
+        Content::Notice(news) => notices.pick(news, message),
+    }
+}
+
 /// Signatures (the sender's name in brackets) by region.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -89,7 +136,7 @@ mod tests {
         Message {
             id: "1".to_owned(),
             phone: phone.to_owned(),
-            code: Secret::from("048213"),
+            content: Content::Code(Secret::from("048213")),
             locale: locale.to_owned(),
         }
     }
@@ -109,6 +156,29 @@ mod tests {
         let only_cn: Templates = serde_json::from_str(r#"{"cn": {"zh-CN": "SMS_1"}}"#).unwrap();
         assert_eq!(only_cn.pick(&to(hk, "en")), None);
         assert!(serde_json::from_str::<Templates>(r#"{"mars": {}}"#).is_err());
+    }
+
+    #[test]
+    fn a_notice_has_its_own_template_or_that_of_any() {
+        let notices: NoticeTemplates = serde_json::from_str(
+            r#"{"password_changed": {"cn": {"zh-CN": "SMS_7"}}, "any": {"cn": {"zh-CN": "SMS_8"}}}"#,
+        )
+        .unwrap();
+        let codes: Templates = serde_json::from_str(r#"{"cn": {"zh-CN": "SMS_1"}}"#).unwrap();
+        let of = |phone: &str, name: &str| {
+            let mut message = to(phone, "en");
+            message.content = Content::Notice(News {
+                name: name.to_owned(),
+                text: String::new(),
+            });
+            template(&codes, &notices, &message).map(str::to_owned)
+        };
+        let cn = "+8613812345678";
+        assert_eq!(of(cn, "password_changed").as_deref(), Some("SMS_7"));
+        assert_eq!(of(cn, "new_device").as_deref(), Some("SMS_8"));
+        assert_eq!(of("+85291234567", "new_device"), None, "never a code's");
+        let code = to(cn, "en");
+        assert_eq!(template(&codes, &notices, &code), Some("SMS_1"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::endpoint::Endpoint;
 use crate::hash::{hmac_sha256, sha256_hex};
-use crate::message::{Message, Region, Signs, Templates};
+use crate::message::{Content, Message, NoticeTemplates, Region, Signs, Templates, template};
 use crate::provider::{Outgoing, Provider, Stamp, Verdict};
 use crate::table::{Class, TENCENT};
 
@@ -33,6 +33,8 @@ pub struct Tencent {
     pub signs: Signs,
     /// Ids of approved templates with the code as their one variable.
     pub templates: Templates,
+    /// Ids of approved templates without variables, for notices.
+    pub notices: NoticeTemplates,
 }
 
 /// What is signed.
@@ -95,7 +97,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sign_name: Option<&'a str>,
     template_id: &'a str,
-    template_param_set: [&'a str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template_param_set: Option<[&'a str; 1]>,
     #[serde(skip_serializing_if = "str::is_empty")]
     session_context: &'a str,
 }
@@ -106,7 +109,7 @@ pub(crate) fn body(
     app: &str,
     sign: Option<&str>,
     template: &str,
-    code: &str,
+    code: Option<&str>,
     context: &str,
 ) -> Vec<u8> {
     serde_json::to_vec(&Body {
@@ -114,7 +117,7 @@ pub(crate) fn body(
         sms_sdk_app_id: app,
         sign_name: sign,
         template_id: template,
-        template_param_set: [code],
+        template_param_set: code.map(|code| [code]),
         session_context: context,
     })
     .expect("texts are JSON")
@@ -130,17 +133,21 @@ impl Provider for Tencent {
     }
 
     fn serves(&self, message: &Message) -> bool {
-        self.templates.pick(message).is_some()
+        template(&self.templates, &self.notices, message).is_some()
             && (message.region() == Region::Intl || self.signs.pick(message).is_some())
     }
 
     fn sign(&self, message: &Message, stamp: &Stamp) -> Outgoing {
+        let code = match &message.content {
+            Content::Code(code) => Some(code.expose().as_str()),
+            Content::Notice(_) => None,
+        };
         let body = body(
             &message.phone,
             &self.sdk_app_id,
             self.signs.pick(message),
-            self.templates.pick(message).unwrap_or_default(),
-            message.code.expose(),
+            template(&self.templates, &self.notices, message).unwrap_or_default(),
+            code,
             &message.id,
         );
         let timestamp = stamp.at.timestamp();
@@ -211,6 +218,7 @@ mod tests {
             region: String::new(),
             signs: Signs::default(),
             templates: Templates::default(),
+            notices: NoticeTemplates::default(),
         }
         .classify(status, body.as_bytes())
     }

@@ -6,7 +6,7 @@ use portico_base::Secret;
 use serde_json::Value;
 
 use crate::endpoint::Endpoint;
-use crate::message::{Message, Templates};
+use crate::message::{Content, Message, NoticeTemplates, Templates, template};
 use crate::provider::{Outgoing, Provider, Stamp, Verdict};
 use crate::table::{Class, TWILIO};
 
@@ -36,6 +36,8 @@ pub struct Twilio {
     pub messaging_service: Option<String>,
     /// Texts with `{code}`.
     pub texts: Templates,
+    /// Texts of notices; without one the message's own.
+    pub notices: NoticeTemplates,
 }
 
 /// The `Authorization` header.
@@ -45,15 +47,22 @@ pub(crate) fn basic(user: &str, secret: &str) -> String {
 
 impl Twilio {
     fn text(&self, message: &Message) -> String {
-        let language = message.locale.split('-').next().unwrap_or_default();
-        let text = self.texts.pick(message).unwrap_or_else(|| {
-            TEXTS
-                .iter()
-                .find(|(l, _)| l.is_empty() || *l == language)
-                .map_or("{code}", |(_, text)| *text)
-        });
-        text.replace("{code}", message.code.expose())
+        let own = template(&self.texts, &self.notices, message);
+        match &message.content {
+            Content::Code(code) => own
+                .unwrap_or_else(|| built_in(&message.locale))
+                .replace("{code}", code.expose()),
+            Content::Notice(news) => own.unwrap_or(&news.text).to_owned(),
+        }
     }
+}
+
+fn built_in(locale: &str) -> &'static str {
+    let language = locale.split('-').next().unwrap_or_default();
+    TEXTS
+        .iter()
+        .find(|(l, _)| l.is_empty() || *l == language)
+        .map_or("{code}", |(_, text)| *text)
 }
 
 impl Provider for Twilio {
@@ -159,6 +168,7 @@ mod tests {
             from: Some("+15005550006".to_owned()),
             messaging_service: None,
             texts: Templates::default(),
+            notices: NoticeTemplates::default(),
         }
     }
 
@@ -166,7 +176,7 @@ mod tests {
         Message {
             id: "1".to_owned(),
             phone: "+12025550123".to_owned(),
-            code: Secret::from("048213"),
+            content: Content::Code(Secret::from("048213")),
             locale: locale.to_owned(),
         }
     }

@@ -131,7 +131,7 @@ fn of_tencent() -> Vec<Vector> {
         "1400006666",
         Some("腾讯云"),
         "1110",
-        "048213",
+        Some("048213"),
         "",
     );
     let ours = tencent::sign(

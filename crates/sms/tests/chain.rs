@@ -6,8 +6,8 @@ use std::time::Duration;
 use portico_base::{Secret, SystemClock, SystemRandom};
 use portico_sms::testing::{Behaviour, StandIn, Vendor, account};
 use portico_sms::{
-    Alert, Aliyun, Attempt, Breakers, Class, Ending, Endpoint, Limits, Link, Message, Provider,
-    Run, Sender, Templates, Tencent, Twilio, table,
+    Alert, Aliyun, Attempt, Breakers, Class, Content, Ending, Endpoint, Limits, Link, Message,
+    News, NoticeTemplates, Provider, Run, Sender, Templates, Tencent, Twilio, table,
 };
 
 const PHONE: &str = "+8613812345678";
@@ -31,6 +31,7 @@ fn provider(vendor: Vendor, endpoint: Endpoint) -> Arc<dyn Provider> {
             security_token: None,
             signs,
             templates: serde_json::from_str(r#"{"cn": {"zh-CN": "SMS_1"}}"#).expect("a literal"),
+            notices: notices("SMS_901"),
         }),
         Vendor::Tencent => Arc::new(Tencent {
             endpoint,
@@ -40,6 +41,7 @@ fn provider(vendor: Vendor, endpoint: Endpoint) -> Arc<dyn Provider> {
             region: "ap-guangzhou".to_owned(),
             signs,
             templates: serde_json::from_str(r#"{"cn": {"zh-CN": "1110"}}"#).expect("a literal"),
+            notices: notices("9001"),
         }),
         Vendor::Twilio => Arc::new(Twilio {
             endpoint,
@@ -49,8 +51,15 @@ fn provider(vendor: Vendor, endpoint: Endpoint) -> Arc<dyn Provider> {
             from: Some("+15005550006".to_owned()),
             messaging_service: None,
             texts: Templates::default(),
+            notices: NoticeTemplates::default(),
         }),
     }
+}
+
+/// A template for one notice.
+fn notices(template: &str) -> NoticeTemplates {
+    let of = serde_json::json!({"password_changed": {"cn": {"zh-CN": template}}});
+    serde_json::from_value(of).expect("a literal")
 }
 
 impl House {
@@ -84,10 +93,30 @@ impl House {
     }
 
     async fn send_through(&self, links: Vec<Link>, limits: Limits) -> (Ending, Vec<Attempt>) {
+        let code = Content::Code(Secret::from(CODE));
+        self.say(code, links, limits).await
+    }
+
+    /// Sends a notice through all of the chain.
+    async fn tell(&self, name: &str) -> (Ending, Vec<Attempt>) {
+        let news = News {
+            name: name.to_owned(),
+            text: "The password was changed.".to_owned(),
+        };
+        let links = self.links.clone();
+        self.say(Content::Notice(news), links, self.limits).await
+    }
+
+    async fn say(
+        &self,
+        content: Content,
+        links: Vec<Link>,
+        limits: Limits,
+    ) -> (Ending, Vec<Attempt>) {
         let message = Message {
             id: "send-1".to_owned(),
             phone: PHONE.to_owned(),
-            code: Secret::from(CODE),
+            content,
             locale: "zh-CN".to_owned(),
         };
         let mut run = Run::new(links, limits);
@@ -340,6 +369,30 @@ async fn a_chain_asks_only_who_serves_the_number() {
 }
 
 #[tokio::test]
+async fn a_notice_goes_by_templates_of_its_own_and_without_variables() {
+    let house = House::new().await;
+    for (at, wanted) in ["SMS_901", "9001", "The password was changed."]
+        .into_iter()
+        .enumerate()
+    {
+        let (ending, attempts) = house.tell("password_changed").await;
+        assert_eq!(ending, Ending::Sent, "{attempts:?}");
+        let seen = house.vendors[at].seen();
+        assert_eq!(seen.len(), 1, "asked when those before are down: {seen:?}");
+        assert_eq!(seen[0].refused, None);
+        assert_eq!(seen[0].notice.as_deref(), Some(wanted));
+        assert_eq!((&*seen[0].phone, &*seen[0].code), (PHONE, ""));
+        // The next one is for whoever is asked next.
+        house.behave(at, Behaviour::Status(503));
+    }
+    // Who has no template for it is not asked: a code's template must not carry news.
+    let house = House::new().await;
+    let (ending, _) = house.tell("new_device").await;
+    assert_eq!(ending, Ending::Sent);
+    assert_eq!(house.asked(), [0, 0, 1]);
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_refused_by_every_stand_in() {
     let house = House::new().await;
     let [a, t, w] = house.vendors.each_ref().map(StandIn::endpoint);
@@ -350,6 +403,7 @@ async fn wrong_credentials_are_refused_by_every_stand_in() {
         security_token: None,
         signs: serde_json::from_str(r#"{"cn": "门廊"}"#).unwrap(),
         templates: serde_json::from_str(r#"{"cn": {"en": "SMS_1"}}"#).unwrap(),
+        notices: NoticeTemplates::default(),
     };
     let tencent = Tencent {
         endpoint: t,
@@ -359,6 +413,7 @@ async fn wrong_credentials_are_refused_by_every_stand_in() {
         region: "ap-guangzhou".to_owned(),
         signs: aliyun.signs.clone(),
         templates: aliyun.templates.clone(),
+        notices: NoticeTemplates::default(),
     };
     let twilio = Twilio {
         endpoint: w,
@@ -368,6 +423,7 @@ async fn wrong_credentials_are_refused_by_every_stand_in() {
         from: Some("+15005550006".to_owned()),
         messaging_service: None,
         texts: aliyun.templates.clone(),
+        notices: NoticeTemplates::default(),
     };
     let links = vec![
         link(Arc::new(aliyun.clone())),

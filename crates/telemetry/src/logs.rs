@@ -8,6 +8,7 @@ mod line;
 mod panic;
 mod queue;
 mod scope;
+mod tail;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tracing::Subscriber;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 pub use scope::{LogContext, carried, current, in_scope, in_scope_if};
+pub use tail::LogTail;
 
 use self::layer::LogLayer;
 use self::levels::Levels;

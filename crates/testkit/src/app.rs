@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portico_base::{Clock, SystemClock, SystemRandom, id};
 use portico_config::{Input, Loaded};
-use portico_host::{Composition, Entry, Options, Process, datadir};
+use portico_host::{Composition, Entry, Options, Process, Service, datadir};
 use portico_web::RouteInfo;
 use tempfile::TempDir;
 
@@ -78,20 +78,7 @@ impl TestApp {
         keys.write(&jwks);
         let loaded = load(&folder, &options);
         let composition = Composition {
-            entries: vec![
-                Entry {
-                    service: Box::new(portico_registry::Registry),
-                    active: true,
-                },
-                Entry {
-                    service: Box::new(portico_identity::Identity),
-                    active: true,
-                },
-                Entry {
-                    service: Box::new(portico_gateway::Gateway),
-                    active: true,
-                },
-            ],
+            entries: services().into_iter().map(active).collect(),
             version: "0.0.0-test",
             commit: "test",
             rustc: "test",
@@ -289,4 +276,23 @@ fn load(folder: &TempDir, options: &TestOptions) -> Loaded {
         also: Vec::new(),
     };
     portico_config::load(&input).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// The services in the order of the binary.
+fn services() -> Vec<Box<dyn Service>> {
+    vec![
+        Box::new(portico_settings::Settings),
+        Box::new(portico_audit::Audit),
+        Box::new(portico_registry::Registry),
+        Box::new(portico_identity::Identity),
+        Box::new(portico_control::Control),
+        Box::new(portico_gateway::Gateway),
+    ]
+}
+
+fn active(service: Box<dyn Service>) -> Entry {
+    Entry {
+        service,
+        active: true,
+    }
 }

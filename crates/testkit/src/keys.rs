@@ -72,4 +72,26 @@ impl TestKeys {
         header.kid = Some(self.kid.clone());
         jsonwebtoken::encode(&header, claims, &self.key).expect("claims can be signed")
     }
+
+    /// Any claims, signed, with a header that brings the key itself and addresses where it can be had.
+    ///
+    /// # Panics
+    /// When the claims cannot be signed.
+    #[must_use]
+    pub fn sign_with_own_key(&self, claims: &Value, address: &str) -> String {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = Some(self.kid.clone());
+        header.jku = Some(address.to_owned());
+        header.x5u = Some(address.to_owned());
+        let jwk = self.jwks["keys"][0].clone();
+        header.jwk = Some(serde_json::from_value(jwk).expect("our own key can be read"));
+        jsonwebtoken::encode(&header, claims, &self.key).expect("claims can be signed")
+    }
+
+    /// The JWKS document.
+    #[must_use]
+    pub const fn jwks(&self) -> &Value {
+        &self.jwks
+    }
 }

@@ -4,6 +4,7 @@ mod claims;
 mod forms;
 mod properties;
 mod signatures;
+mod skew;
 
 use std::sync::Arc;
 

@@ -10,10 +10,12 @@ use http::{HeaderValue, header};
 use portico_base::{Caller, Clock, Context, FieldFault, Random};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::failures::Reporter;
 use crate::problem::Problem;
 use crate::step_up::StepUp;
+use crate::strict::Strict;
 
 /// Clock and randomness of the process; put on every router by the host.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub struct Ambient {
     pub random: Arc<dyn Random>,
     /// Who tells how a session becomes stronger, once there is somebody who knows.
     pub step_up: Option<Arc<dyn StepUp>>,
+    /// Who hears of requests that were refused or failed.
+    pub failures: Option<Reporter>,
 }
 
 /// What `X-Portico-Protocol` said (PL-1): read at the door before every `X-Portico-*` is removed, and
@@ -103,18 +107,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Parses a JSON body with a fault that names the path.
+/// Parses a JSON body with a fault that names the path. Bodies are objects: a list would fill the fields of a
+/// struct in the order in which they happen to be declared.
 ///
 /// # Errors
 /// A problem with the path of the first field that does not fit.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        return Err(one_fault("body", "type", "must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         let field = if path == "." { "body".to_owned() } else { path };
-        let code = if inner.is_data() { "invalid" } else { "syntax" };
-        one_fault(&field, code, &inner.to_string())
+        // What is no JSON at all is told first, wherever the reading ended.
+        match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Err(broken) => one_fault(&field, "syntax", &broken.to_string()),
+            Ok(_) => one_fault(&field, "invalid", &inner.to_string()),
+        }
     })?;
     deserializer
         .end()
@@ -215,6 +227,29 @@ mod tests {
         );
         assert_eq!(parse::<Outer>(b"{").unwrap_err().errors[0].code, "syntax");
         assert!(parse::<Outer>(br#"{"items":[]} x"#).is_err());
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct Lenient {
+            name: String,
+            count: u32,
+        }
+        assert_eq!(parse::<Lenient>(b" {} ").unwrap(), Lenient::default());
+        for body in ["[]", r#"["a", 1]"#, " [ ]", "null", "1", "\"a\"", "true"] {
+            let problem = parse::<Lenient>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.status, 400, "{body}");
+            let fault = &problem.errors[0];
+            assert_eq!((&*fault.field, &*fault.code), ("body", "type"), "{body}");
+        }
+        assert!(parse::<serde_json::Value>(b"[1]").is_err());
+        // What is no JSON at all says so.
+        for body in ["[", "", "x", "[] []"] {
+            let problem = parse::<Lenient>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.errors[0].code, "syntax", "{body}");
+        }
     }
 
     #[tokio::test]

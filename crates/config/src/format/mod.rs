@@ -27,6 +27,19 @@ impl SyntaxError {
     }
 }
 
+/// Reads another file than the configuration in the format that its name says, as JSON.
+///
+/// # Errors
+/// The first fault, with its line where it is known.
+pub fn document(path: &Path, text: &str) -> Result<serde_json::Value, String> {
+    let (entries, errors) = parse(path, text);
+    match errors.into_iter().next() {
+        None => Ok(Raw::Table(entries).to_json()),
+        Some(error) if error.line == 0 => Err(error.problem),
+        Some(error) => Err(format!("line {}: {}", error.line, error.problem)),
+    }
+}
+
 /// Reads `text` in the format that the file's name says; whatever could be read is returned next to
 /// the errors, so that faults behind a syntax error are reported with it.
 pub(crate) fn parse(path: &Path, text: &str) -> (Vec<Entry>, Vec<SyntaxError>) {

@@ -15,10 +15,10 @@ section! {
         groups { s3: BackupS3 }
         keys {
             /// Directory of backups.
-            dir: PathBuf = "<data>/backups"; later("backups"),
+            dir: PathBuf = "<data>/backups",
             /// Public key of an age recipient that backups are encrypted for; none uses a key derived
             /// from the master key.
-            recipient: Option<String> = ""; later("backups"),
+            recipient: Option<String> = "",
         }
     }
 }
@@ -28,19 +28,19 @@ section! {
     pub struct BackupS3 {
         keys {
             /// Address of the S3 service; none means AWS.
-            endpoint: Option<HttpUrl> = ""; later("backups"),
+            endpoint: Option<HttpUrl> = "",
             /// Region of the bucket.
-            region: String = ""; later("backups"),
+            region: String = "",
             /// Name of the bucket; setting it turns backups to S3 on.
-            bucket: String = ""; later("backups"),
+            bucket: String = "",
             /// What every backup's name begins with.
-            prefix: String = ""; later("backups"),
+            prefix: String = "",
             /// Access key; it needs to write only.
-            access_key: Option<Secret<String>> = ""; later("backups"),
+            access_key: Option<Secret<String>> = "",
             /// Secret key.
-            secret_key: Option<Secret<String>> = ""; later("backups"),
+            secret_key: Option<Secret<String>> = "",
             /// Bucket in the path instead of the host name.
-            path_style: bool = true; later("backups"),
+            path_style: bool = true,
         }
     }
 }

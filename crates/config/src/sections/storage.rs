@@ -84,6 +84,8 @@ section! {
             /// Address of Redis 7: redis://HOST:PORT/DB, rediss://… with TLS, unix:///PATH of a socket,
             /// redis-sentinel://HOST,HOST/PRIMARY or redis-cluster://HOST,HOST.
             url: Option<RedisUrl> = ""; flag("--redis"),
+            /// Authority that signed the server's certificate, PEM; instead of those of the system.
+            ca_file: Option<PathBuf> = "",
             /// What every key and channel begins with.
             prefix: Prefix = "portico:",
             /// Connections of this process.
@@ -123,27 +125,29 @@ section! {
     pub struct Objects {
         keys {
             /// Files of this machine, or a bucket that speaks S3.
-            kind: ObjectKind = "local"; later("object storage"),
+            kind: ObjectKind = "local",
             /// Directory of local objects.
-            path: PathBuf = "<data>/objects"; later("object storage"),
+            path: PathBuf = "<data>/objects",
             /// Address of the S3 service; none means AWS.
-            endpoint: Option<HttpUrl> = ""; later("object storage"),
+            endpoint: Option<HttpUrl> = "",
             /// Region of the bucket.
-            region: String = ""; later("object storage"),
+            region: String = "",
             /// Name of the bucket.
-            bucket: String = ""; later("object storage"),
-            /// What every object's name begins with.
-            prefix: String = ""; later("object storage"),
+            bucket: String = "",
+            /// What every object's name in the bucket begins with, like `portico/prod`.
+            prefix: String = "",
             /// Access key of the S3 service.
-            access_key: Option<Secret<String>> = ""; later("object storage"),
+            access_key: Option<Secret<String>> = "",
             /// Secret key of the S3 service.
-            secret_key: Option<Secret<String>> = ""; later("object storage"),
+            secret_key: Option<Secret<String>> = "",
+            /// Lets `objects.endpoint` be an http:// address outside this machine.
+            allow_http: bool = false,
             /// Bucket in the path instead of the host name, as most stores but AWS want it.
-            path_style: bool = true; later("object storage"),
+            path_style: bool = true,
             /// Address under which clients reach the S3 service for direct downloads and uploads.
-            public_endpoint: Option<HttpUrl> = ""; later("object storage"),
+            public_endpoint: Option<HttpUrl> = ""; later("direct downloads"),
             /// Encryption that the store is asked for.
-            sse: Encryption = "none"; later("object storage"),
+            sse: Encryption = "none",
         }
     }
 }

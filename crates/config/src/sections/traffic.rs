@@ -42,7 +42,8 @@ section! {
             /// A listener of its own for administration; when set, administration is not on the
             /// public listener; TLS beyond loopback where there is a certificate.
             console: Listen = "off",
-            /// gRPC of the built-in services, in the clear: beyond loopback only with `insecure`.
+            /// gRPC of the built-in services: in the clear on loopback, beyond it with the certificates of
+            /// `tls`, or in the clear with `insecure`.
             grpc: Listen = "127.0.0.1:9090"; flag("--grpc-listen"),
             /// Tell gRPC clients which methods there are: on, off, or auto (while there is no domain).
             grpc_reflection: Reflection = "auto",

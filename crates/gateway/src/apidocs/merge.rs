@@ -10,6 +10,12 @@ const METHODS: [&str; 8] = [
 /// The document of our own services, each with its name.
 #[must_use]
 pub fn merge(own: &[(&str, OpenApi)]) -> Value {
+    let part = |(name, part): &(_, OpenApi)| Some((*name, serde_json::to_value(part).ok()?));
+    of_parts(own.iter().filter_map(part))
+}
+
+/// The same from documents that are JSON already.
+pub(super) fn of_parts<'a>(own: impl Iterator<Item = (&'a str, Value)>) -> Value {
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -23,6 +29,7 @@ pub fn merge(own: &[(&str, OpenApi)]) -> Value {
         "paths": {},
         "components": {
             "schemas": {},
+            "responses": {},
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer", "description": "access, registration or operator token" }
             }
@@ -30,9 +37,7 @@ pub fn merge(own: &[(&str, OpenApi)]) -> Value {
         "security": [{ "token": [] }],
     });
     for (name, part) in own {
-        if let Ok(part) = serde_json::to_value(part) {
-            add(&mut document, name, &part, false);
-        }
+        add(&mut document, name, &part, false);
     }
     document
 }
@@ -51,6 +56,8 @@ fn add(document: &mut Value, service: &str, part: &Value, rename: bool) {
     let mut part = part.clone();
     if rename {
         rename_components(&mut part, &format!("#/components/schemas/{service}."));
+    } else {
+        unsigned(&mut part);
     }
     let prefix = format!("/api/{service}");
     let mut paths = Map::new();
@@ -75,6 +82,12 @@ fn add(document: &mut Value, service: &str, part: &Value, rename: bool) {
             name.clone()
         };
         document["components"]["schemas"][name] = schema.clone();
+    }
+    if !rename {
+        let answers = part["components"]["responses"].as_object();
+        for (name, answer) in answers.into_iter().flatten() {
+            document["components"]["responses"][name] = answer.clone();
+        }
     }
     let description = part["info"]["description"].as_str().unwrap_or_default();
     let title = part["info"]["title"].as_str().filter(|_| rename);
@@ -106,6 +119,25 @@ fn tagged(item: &Value, service: &str) -> Value {
         }
     }
     item
+}
+
+/// Whole numbers from 0 are unsigned: `int64` would say that the upper half of them is refused.
+fn unsigned(value: &mut Value) {
+    if value["minimum"] == 0 {
+        let format = match value["format"].as_str() {
+            Some("int32") => Some("uint32"),
+            Some("int64") => Some("uint64"),
+            _ => None,
+        };
+        if let Some(format) = format {
+            value["format"] = format.into();
+        }
+    }
+    match value {
+        Value::Object(map) => map.values_mut().for_each(unsigned),
+        Value::Array(list) => list.iter_mut().for_each(unsigned),
+        _ => {}
+    }
 }
 
 /// `#/components/schemas/X` → `#/components/schemas/{service}.X`, everywhere.

@@ -51,7 +51,11 @@ async fn document(State(docs): State<ApiDocs>, Cx(cx): Cx) -> Result<Response, P
         cx.authorise(&Access::Authenticated)
             .map_err(|why| refusal(&why))?;
     }
-    Ok(Json(docs.document(cx.principal())).into_response())
+    let document = tokio::task::spawn_blocking(move || docs.document(cx.principal()));
+    let document = document
+        .await
+        .map_err(|_| Problem::new(500, "system.internal"))?;
+    Ok(Json(document).into_response())
 }
 
 async fn page() -> Response {

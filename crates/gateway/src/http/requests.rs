@@ -20,7 +20,7 @@ struct Wanted {
     /// Id of the principal.
     user: Option<String>,
     /// Requests that took at least so many milliseconds.
-    min_ms: Option<u64>,
+    min_ms: Option<u32>,
     /// Most records: 1 to 200, default 50.
     limit: Option<u32>,
 }
@@ -75,7 +75,7 @@ impl Wanted {
                 .is_none_or(|user| *user == entry.principal_id)
             && self
                 .min_ms
-                .is_none_or(|ms| entry.duration_us >= ms.saturating_mul(1000))
+                .is_none_or(|ms| entry.duration_us >= u64::from(ms) * 1000)
     }
 }
 

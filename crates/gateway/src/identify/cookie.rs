@@ -11,7 +11,7 @@ const ACCESS_LOCAL: &str = "portico_at";
 const REFRESH: [&str; 2] = ["__Secure-portico_rt", "portico_rt"];
 
 /// Every cookie of ours, prefixes left off; no service ever sees or sets them.
-const OWN_COOKIES: [&str; 3] = ["portico_at", "portico_rt", "portico_dv"];
+const OWN_COOKIES: [&str; 4] = ["portico_at", "portico_rt", "portico_dv", "portico_ap"];
 
 /// True for a cookie that belongs to us, with or without a prefix.
 pub(crate) fn is_own_cookie(name: &str) -> bool {
@@ -91,6 +91,7 @@ mod tests {
             "__Host-portico_at",
             "__Secure-portico_rt",
             "portico_dv",
+            "__Host-portico_ap",
         ] {
             assert!(is_own_cookie(name), "{name}");
         }

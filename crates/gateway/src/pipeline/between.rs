@@ -13,9 +13,9 @@ use super::refusal::Refusal;
 use crate::identify::Identity;
 use crate::route::callers::Asked;
 
-/// Services of the platform that every plug-in needs: heartbeats, the directory, the check of a token. Each
-/// of their routes asks for a right, of which instances have few.
-const OPEN: [&str; 2] = ["registry", "identity"];
+/// Services of the platform that every plug-in needs: heartbeats, the directory, the check of a token, its own
+/// settings. Each of their routes asks for a right, of which instances have few.
+const OPEN: [&str; 3] = ["registry", "identity", "settings"];
 
 /// How a request came to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use super::door::Door;
 use super::forward::Trip;
 use super::record::{Facts, Log};
 use super::refusal::Refusal;
+use super::scope;
 use super::settings::Values;
 use crate::body::{BodyError, ReqBody, RespBody};
 use crate::cache::{
@@ -57,10 +58,13 @@ impl Door {
             method: &request.method().clone(),
             query: request.uri().clone(),
         };
+        let mut span = scope::look_up();
         let looked = self
             .gate
             .cache
             .lookup(&ask.view(request.headers()), &rule, now_ms);
+        span.set("portico.cache", found(&looked));
+        drop(span);
         match looked {
             Lookup::Hit(answer) => Ok(self.stored(&answer, &ask, &rule, log)),
             Lookup::Stale(answer, refresh) => {
@@ -99,7 +103,11 @@ impl Door {
         let origin = std::time::Instant::now();
         let began = self.unix_ms();
         let clock = move || began + u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
-        match ticket.turn(&view, rule, wait, &clock).await {
+        let mut span = scope::look_up();
+        let turn = span.around(ticket.turn(&view, rule, wait, &clock)).await;
+        span.set("portico.cache", waited(&turn));
+        drop(span);
+        match turn {
             Turn::Ready(answer) => Ok(self.stored(&answer, ask, rule, log)),
             Turn::Busy => Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -505,5 +513,24 @@ impl Collected {
         if let Some(collector) = self.collector.take() {
             drop(collector.finish((self.clock)()));
         }
+    }
+}
+
+/// What a look in this process found, as the span tells it.
+const fn found(looked: &Lookup) -> &'static str {
+    match looked {
+        Lookup::Hit(_) => "hit",
+        Lookup::Stale(..) => "stale",
+        Lookup::Miss(_) | Lookup::OnlyIfCached => "miss",
+        Lookup::Bypass(_) => "bypass",
+    }
+}
+
+/// What came of waiting for somebody else's answer, or for the shared tier.
+const fn waited(turn: &Turn) -> &'static str {
+    match turn {
+        Turn::Ready(_) => "hit",
+        Turn::Lead(_) => "miss",
+        Turn::Busy | Turn::TimedOut => "none",
     }
 }

@@ -226,6 +226,7 @@ impl Door {
 
     fn refuse(&self, refusal: &Refusal, log: &mut Log, grpc: bool) -> Response<RespBody> {
         log.code = refusal.code;
+        self.report_denied(refusal, log);
         let families = &self.meters.families;
         families
             .rejected

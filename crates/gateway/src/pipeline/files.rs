@@ -42,7 +42,8 @@ pub(super) async fn serve(
             StatusCode::METHOD_NOT_ALLOWED,
             "gateway.method_not_allowed",
             "files can only be read",
-        ));
+        )
+        .allowing("GET, HEAD"));
     }
     let relative = relative(below).ok_or_else(nothing)?;
     let (target_path, index, fallback) = (

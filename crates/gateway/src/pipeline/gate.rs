@@ -19,6 +19,7 @@ use portico_state::{KeyHasher, Limiter};
 use portico_telemetry::access::AccessLog;
 use portico_telemetry::metrics::{Registry, Samples};
 use portico_telemetry::trace::Tracer;
+use portico_web::Failures;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub breakers: BreakerListener,
+    /// Who hears of known callers that are refused.
+    pub failures: Option<Arc<dyn Failures>>,
 }
 
 /// The shared part of the pipeline.
@@ -105,6 +108,7 @@ pub struct Gate {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) breakers: BreakerListener,
+    pub(super) failures: Option<Arc<dyn Failures>>,
     pub(super) overrides: Overrides,
     origin: Instant,
     builder: Mutex<Builder>,
@@ -157,6 +161,7 @@ impl Gate {
             clock: parts.clock,
             random: parts.random,
             breakers: parts.breakers,
+            failures: parts.failures,
             overrides: Overrides::default(),
             origin,
             builder: Mutex::new(builder),

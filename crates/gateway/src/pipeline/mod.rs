@@ -9,6 +9,7 @@ mod caller;
 pub mod client;
 pub mod cors;
 mod deadline;
+mod denial;
 pub mod door;
 pub(crate) mod entrance;
 pub(crate) mod errand;

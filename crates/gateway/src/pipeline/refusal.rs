@@ -12,6 +12,8 @@ use crate::upstream::SendErrorKind;
 
 /// The code of a request without a credential where one is needed.
 const MISSING: &str = "identity.token_missing";
+/// What is served at all; which of them a path has is known behind the door.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request gets an answer of ours instead of a service's.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct Refusal {
     pub detail: Cow<'static, str>,
     pub retry_after_s: Option<u32>,
     pub limited: Option<Box<Refused>>,
+    /// With 405: what there is instead.
+    pub allow: &'static str,
     /// Further members of the problem document.
     pub more: Option<Box<serde_json::Map<String, serde_json::Value>>>,
 }
@@ -34,6 +38,7 @@ impl Refusal {
             detail: Cow::Borrowed(detail),
             retry_after_s: None,
             limited: None,
+            allow: METHODS,
             more: None,
         }
     }
@@ -41,6 +46,13 @@ impl Refusal {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
+        self
+    }
+
+    /// The same with the methods that there are.
+    #[must_use]
+    pub const fn allowing(mut self, methods: &'static str) -> Self {
+        self.allow = methods;
         self
     }
 
@@ -163,6 +175,10 @@ impl Refusal {
             limit::headers::write_refused(headers, refused);
         } else if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 §15.5.6.
+            headers.insert(header::ALLOW, HeaderValue::from_static(self.allow));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 6750 §3: without a credential no error is told.

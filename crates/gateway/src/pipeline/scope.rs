@@ -45,6 +45,7 @@ impl Door {
             user_id: known.map(|i| Arc::clone(&i.principal.subject)),
             service: Some(Arc::from(service)),
             tracer: self.is_kept(log).then(|| self.gate.tracer.clone()),
+            tail: None,
         })
     }
 
@@ -95,6 +96,11 @@ pub(super) fn attempt(
         below.inject(request.headers_mut());
     }
     span
+}
+
+/// The span of a look-up in the cache: in this process, or with whoever fetches the same, or in the shared tier.
+pub(super) fn look_up() -> OpenSpan {
+    trace::start("gateway", "cache look-up", SpanKind::Internal)
 }
 
 /// The span of a call of a built-in service.

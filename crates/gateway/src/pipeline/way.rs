@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use portico_contract::services::PLATFORM;
 use portico_telemetry::logs::in_scope_if;
 use serde_json::json;
 use smallvec::SmallVec;
@@ -28,7 +29,7 @@ use crate::limit::{Limited, Subject, tighter};
 use crate::objects::doc::Target;
 use crate::route::endpoints::EndpointRule;
 use crate::route::host::{HostKind, without_port};
-use crate::route::house::{HouseRoute, PLATFORM};
+use crate::route::house::HouseRoute;
 use crate::route::path::normalise;
 use crate::route::plan::{self, Plan};
 use crate::route::release::{Asker, VersionNotFound};
@@ -257,10 +258,12 @@ impl Door {
         if let Some(answer) = preflight(&call, &request) {
             return Ok(answer);
         }
-        foreign_origin(local, &call, &request)?;
         let house = { call.named.builtin }
             .then(|| self.house_route(&call, request.method()))
             .flatten();
+        if !house.is_some_and(|route| route.foreign) {
+            foreign_origin(local, &call, &request)?;
+        }
         if house.is_some_and(|route| route.admin) {
             self.manages(local, stream.conn.listener, log)?;
         }

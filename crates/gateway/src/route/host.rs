@@ -23,6 +23,25 @@ pub enum HostKind {
     Foreign,
 }
 
+impl HostKind {
+    /// True when a root path of a built-in service is for this part of the installation (GW-10). Pages and
+    /// objects of strangers share no origin with ours.
+    pub(super) fn shows(self, root: &str) -> bool {
+        let everywhere = root == "/healthz";
+        match self {
+            Self::Whole => true,
+            Self::Auth => everywhere || ["/auth", "/.well-known"].contains(&root),
+            Self::Api => !["/auth", "/console", "/static", "/oss"].contains(&root),
+            Self::Admin => {
+                let of_it = ["/console", "/docs", "/openapi.json", "/.well-known"];
+                everywhere || of_it.contains(&root)
+            }
+            Self::Static | Self::Oss => everywhere,
+            Self::Foreign => false,
+        }
+    }
+}
+
 /// The names that this installation answers to.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
@@ -149,6 +168,25 @@ pub fn is_pattern(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_part_shows_its_own_paths() {
+        use HostKind::{Admin, Api, Auth, Foreign, Oss, Static, Whole};
+        for (root, wanted) in [
+            ("/healthz", &[Whole, Auth, Api, Admin, Static, Oss][..]),
+            ("/.well-known", &[Whole, Auth, Api, Admin]),
+            ("/auth", &[Whole, Auth]),
+            ("/console", &[Whole, Admin]),
+            ("/docs", &[Whole, Api, Admin]),
+            ("/openapi.json", &[Whole, Api, Admin]),
+            ("/socket.io", &[Whole, Api]),
+            ("/static", &[Whole]),
+        ] {
+            for kind in [Whole, Auth, Api, Admin, Static, Oss, Foreign] {
+                assert_eq!(kind.shows(root), wanted.contains(&kind), "{root} {kind:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_domain_is_split_and_strangers_are_not_known() {

@@ -25,12 +25,9 @@ pub struct HouseRoute {
     pub admin: bool,
     /// It needs a second factor, or a right over people or settings: it waits when revocations are not known.
     pub sensitive: bool,
+    /// Pages of other origins may send their forms here.
+    pub foreign: bool,
 }
-
-/// Services that the platform stands on; the other built-in ones are applications.
-pub const PLATFORM: [&str; 6] = [
-    "registry", "gateway", "identity", "settings", "audit", "control",
-];
 
 /// What plug-ins need to be there at all: they reach the registry where their clients reach them.
 const MACHINES: [Permission; 2] = [
@@ -67,7 +64,9 @@ impl HouseRoutes {
                     Pattern::parse(&info.path),
                     Method::from_bytes(info.method.as_bytes()),
                 ) {
-                    tree.insert(&pattern, route(method, &info.access, &rights));
+                    let route = route(method, &info.access, &rights);
+                    let foreign = info.foreign;
+                    tree.insert(&pattern, HouseRoute { foreign, ..route });
                 }
             }
         }
@@ -121,6 +120,7 @@ fn route(method: Method, access: &Access, rights: &Rights) -> HouseRoute {
         // Of several any one is enough, so that one that users hold makes it theirs.
         admin: !wanted.is_empty() && wanted.iter().all(|p| rights.is_admin(p)),
         sensitive: strong || wanted.iter().any(about_people),
+        foreign: false,
     }
 }
 
@@ -136,6 +136,7 @@ mod tests {
             method,
             path: path.to_owned(),
             access,
+            foreign: false,
         };
         let routes = [
             info("POST", "/login/password", Access::Public),

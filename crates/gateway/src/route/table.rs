@@ -225,8 +225,8 @@ impl Table {
         {
             return self.service(ask, rest, 2, kind);
         }
-        if kind != HostKind::Foreign
-            && let Some(root) = self.roots.iter().find(|root| below(path, root).is_some())
+        if let Some(root) = self.roots.iter().find(|root| below(path, root).is_some())
+            && kind.shows(root)
         {
             return if ask.path.stays_below(1) {
                 Ok(Found::Root(root))

@@ -142,6 +142,13 @@ impl CertStore {
         state.pairs.iter().filter_map(one).collect()
     }
 
+    /// What is spoken with these certificates, for listeners that are not the door's: a changed file changes
+    /// theirs as well.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(self.acceptor.config())
+    }
+
     pub(super) fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }

@@ -75,6 +75,9 @@ pub(crate) enum LoginStatus {
     EnrolRequired,
     DeviceLimit,
     PasswordChangeRequired,
+    /// Somebody has the verified address of the Apple account: whoever logs in to that account can link it
+    /// with the ticket (`POST /me/identities`).
+    LinkOffered,
     #[expect(
         dead_code,
         reason = "clients know the status from the beginning; terms of use come with their screens"
@@ -90,6 +93,7 @@ impl LoginStatus {
             Self::EnrolRequired => "enrol_required",
             Self::DeviceLimit => "device_limit",
             Self::PasswordChangeRequired => "password_change_required",
+            Self::LinkOffered => "link_offered",
             Self::ConsentRequired => "consent_required",
         }
     }

@@ -17,6 +17,8 @@ pub(crate) enum SendStatus {
     Failed,
     /// To a test number: no provider was asked.
     Test,
+    /// News about the account: no code comes back, and no code has to wait for it.
+    Notice,
 }
 
 impl SendStatus {
@@ -28,11 +30,12 @@ impl SendStatus {
             Self::Stopped => "stopped",
             Self::Failed => "failed",
             Self::Test => "test",
+            Self::Notice => "notice",
         }
     }
 }
 
-/// A code that was let through.
+/// A message that was let through.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SmsSend {
     pub id: Uuid,
@@ -65,6 +68,8 @@ pub(crate) struct SmsRecord {
     /// `sent`, `failed`, `ambiguous`; with receipts also `delivered`, `undelivered`.
     pub status: String,
     pub class: String,
+    /// News about the account and not a code.
+    pub notice: bool,
     pub provider_code: String,
     pub provider_message: String,
     pub receipt_id: Option<String>,

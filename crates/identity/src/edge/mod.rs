@@ -175,6 +175,12 @@ impl Edge {
         tenants.by_host(host).map(|t| Arc::clone(&t.tenant))
     }
 
+    /// Every tenant, whatever its state.
+    pub(crate) fn tenant_ids(&self) -> Vec<Uuid> {
+        let tenants = self.tenants.load();
+        tenants.all().map(|entry| entry.tenant.id).collect()
+    }
+
     /// What roles allow together in a tenant.
     pub(crate) fn permissions(&self, tenant: Uuid, roles: &[String]) -> Arc<[Permission]> {
         self.roles.load().permissions(tenant, roles)

@@ -66,8 +66,7 @@ impl Edge {
         let issuer = self.issuer.get().ok_or(Denied("not_loaded"))?;
         let keys = self.keys.load();
         let claims = access::verify(token, issuer, |kid| keys.find(kid), now_s)?;
-        // A life that was shortened since counts for tokens that are out already: what revocations are kept
-        // for is the life that the setting allows.
+        // A life that was shortened since counts for tokens that are out already.
         let life = i64::from(self.settings.get(claims.tenant, &ACCESS_TTL_S));
         let expires_s = claims.expires_s.min(claims.issued_s + life);
         if now_s >= expires_s {

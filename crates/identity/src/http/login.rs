@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Api;
 use super::way::Way;
 use crate::domain::login::{DeviceWish, LoginResult, Transport};
+use crate::ops::apple::{self, Redeem};
 use crate::ops::methods::{self, Registration};
 use crate::ops::{login as ops, stranger};
 
@@ -44,6 +45,13 @@ pub(super) struct Exchange {
     device: DeviceWish,
     #[serde(default)]
     transport: Transport,
+    /// Token of an invitation, where only those who are invited can register.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    invitation: Option<Secret<String>>,
+    /// Of a user that is made: `zh-CN` or `en`.
+    #[serde(default)]
+    locale: Option<String>,
 }
 
 /// The token of a notice's link.
@@ -70,6 +78,8 @@ pub(super) struct Of {
 pub(super) struct Methods {
     /// `password`, `sms`, `apple`.
     methods: Vec<String>,
+    /// With Apple, browsers can log in as well as apps (`GET /login/apple/start`).
+    apple_web: bool,
     registration: Registration,
     /// Forgotten passwords can be reset by mail.
     mail: bool,
@@ -109,6 +119,7 @@ pub(super) async fn offered(
     let place = ops::tenant_of(&core, way.host(), of.tenant.as_deref());
     let tenant = place.map_or(portico_base::id::TENANT_DEFAULT, |p| p.tenant);
     Json(Methods {
+        apple_web: apple::is_web(&core, tenant),
         methods: KNOWN
             .into_iter()
             .filter(|method| methods::offers(&core, tenant, method))
@@ -148,7 +159,14 @@ pub(super) async fn exchange(
 ) -> ApiResult<Response> {
     let transport = way.transport(wish.transport)?;
     let device = way.device(wish.device);
-    let result = ops::redeem(&core, &cx, &wish.code, device, transport).await?;
+    let wish = Redeem {
+        code: &wish.code,
+        invitation: wish.invitation.as_ref(),
+        locale: wish.locale,
+        device,
+        transport,
+    };
+    let result = ops::redeem(&core, &cx, wish).await?;
     Ok(answer(&way, StatusCode::OK, result))
 }
 

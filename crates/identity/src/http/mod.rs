@@ -1,14 +1,17 @@
 //! The API below `/api/identity`, one file a resource.
 
 mod api_keys;
+mod apple;
 mod bulk;
 mod devices;
 mod factors;
+mod identities;
 mod invitations;
 mod keys;
 mod login;
 mod mail;
 mod passwords;
+mod personal;
 mod register;
 mod roles;
 mod security;
@@ -57,8 +60,11 @@ fn all() -> Routes<Api> {
     let all = security::add(all);
     let all = sms::add(all);
     let all = register::add(all);
+    let all = apple::add(all);
+    let all = identities::add(all);
     let all = factors::add(all);
     let all = users::add(all);
+    let all = personal::add(all);
     let all = bulk::add(all);
     let all = invitations::add(all);
     let all = roles::add(all);

@@ -134,6 +134,8 @@ struct RecordView {
     status: String,
     /// `sent`, `next`, `next_alert`, `stop`, `stop_alert`, `ambiguous`.
     class: String,
+    /// News about the account and not a code.
+    notice: bool,
     provider_code: String,
     provider_message: String,
     receipt_id: Option<String>,
@@ -495,6 +497,7 @@ impl From<SmsRecord> for RecordView {
             country: r.country,
             status: r.status,
             class: r.class,
+            notice: r.notice,
             provider_code: r.provider_code,
             provider_message: r.provider_message,
             receipt_id: r.receipt_id,

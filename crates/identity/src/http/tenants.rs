@@ -104,8 +104,10 @@ struct List {
 struct ServiceView {
     name: String,
     display_name: String,
-    /// It runs inside the process and cannot be switched.
+    /// It runs inside the process.
     builtin: bool,
+    /// False for what the platform stands on: it cannot be switched off.
+    switchable: bool,
     enabled: bool,
 }
 
@@ -122,6 +124,7 @@ impl From<Vec<TenantService>> for Services {
             name: s.name.to_string(),
             display_name: s.display_name.to_string(),
             builtin: s.builtin,
+            switchable: !s.fixed,
             enabled: s.enabled,
         };
         Self {

@@ -170,7 +170,12 @@ impl Way {
 }
 
 /// A cookie by its name; over TLS only with the prefix that a plain page cannot set.
-fn cookie<'a>(headers: &'a HeaderMap, https: bool, prefix: &str, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(
+    headers: &'a HeaderMap,
+    https: bool,
+    prefix: &str,
+    name: &str,
+) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()

@@ -7,9 +7,12 @@ use portico_db::schema::{
 use portico_db::sea_query::{ColumnDef, ConditionalStatement as _, Expr, ExprTrait as _, Query};
 use portico_db::{Change, Step};
 
+use super::messages;
+
 pub(super) fn step() -> Step {
     let mut changes = tenants();
     changes.extend(users());
+    changes.extend(user_indexes());
     changes.extend(secrets());
     changes.extend(roles());
     changes.extend(devices());
@@ -17,8 +20,8 @@ pub(super) fn step() -> Step {
     changes.extend(revocations());
     changes.extend(keys());
     changes.extend(codes());
-    changes.extend(sms());
-    changes.extend(sms_sends());
+    changes.extend(messages::sms());
+    changes.extend(messages::sms_sends());
     changes.extend(invitations());
     changes.extend(batches());
     changes.extend(security());
@@ -26,7 +29,7 @@ pub(super) fn step() -> Step {
     Step::new("m0001_identity", changes)
 }
 
-fn id() -> ColumnDef {
+pub(super) fn id() -> ColumnDef {
     uuid("id").primary_key().take()
 }
 
@@ -116,6 +119,12 @@ fn users() -> Vec<Change> {
         unique("ux_users_username", "username_key"),
         unique("ux_users_email", "email_key"),
         unique("ux_users_phone", "phone"),
+    ]
+}
+
+/// What each kind of search is paged over (ID-13), and what jobs look for.
+fn user_indexes() -> Vec<Change> {
+    vec![
         index(
             "ix_users_created",
             "users",
@@ -127,6 +136,20 @@ fn users() -> Vec<Change> {
             "ix_users_last_login",
             "users",
             ["tenant_id", "last_login_at", "id"],
+        )
+        .take()
+        .into(),
+        index(
+            "ix_users_status",
+            "users",
+            ["tenant_id", "status", "created_at", "id"],
+        )
+        .take()
+        .into(),
+        index(
+            "ix_users_method",
+            "users",
+            ["tenant_id", "last_login_method", "created_at", "id"],
         )
         .take()
         .into(),
@@ -193,6 +216,8 @@ fn secrets() -> Vec<Change> {
             .col(boolean("email_enabled"))
             // Envelope.
             .col(text_null("refresh_token"))
+            // When the provider said last that it is theirs, by the provider's clock.
+            .col(timestamp("proved_at"))
             .col(timestamp("linked_at"))
             .foreign_key(&mut references("identities", "user_id", "users", "id"))
             .take()
@@ -522,122 +547,6 @@ fn codes() -> Vec<Change> {
             .take()
             .into(),
         index("ix_identity_replies", "identity_replies", ["expires_at"])
-            .take()
-            .into(),
-    ]
-}
-
-fn sms() -> Vec<Change> {
-    vec![
-        table("sms_records")
-            .col(id())
-            .col(uuid("tenant_id"))
-            .col(uuid("transaction_id"))
-            .col(text("provider"))
-            .col(integer("attempt_no"))
-            .col(text("phone_masked"))
-            .col(bytes("phone_hash"))
-            // Number without its last four digits, hashed: for conversion by prefix.
-            .col(bytes("prefix_hash"))
-            .col(text("country"))
-            .col(one_of(
-                "status",
-                &["sent", "failed", "delivered", "undelivered", "ambiguous"],
-            ))
-            .col(text("class"))
-            .col(text("provider_code"))
-            .col(text("provider_message"))
-            .col(text_null("receipt_id"))
-            .col(integer("latency_ms"))
-            .col(integer("segments"))
-            .col(big_integer("cost_micro"))
-            .col(timestamp_null("verified_at"))
-            .col(timestamp("at"))
-            .take()
-            .into(),
-        index(
-            "ix_sms_records_tenant",
-            "sms_records",
-            ["tenant_id", "at", "id"],
-        )
-        .take()
-        .into(),
-        index("ix_sms_records_provider", "sms_records", ["provider", "at"])
-            .take()
-            .into(),
-        index("ix_sms_records_receipt", "sms_records", ["receipt_id"])
-            .take()
-            .into(),
-        index(
-            "ix_sms_records_transaction",
-            "sms_records",
-            ["transaction_id"],
-        )
-        .take()
-        .into(),
-    ]
-}
-
-fn sms_sends() -> Vec<Change> {
-    vec![
-        // One row for each code that was let through: what limits, budgets and conversion are counted by. Kept
-        // for two days. Phone, device and prefix are keyed hashes.
-        table("sms_sends")
-            .col(id())
-            .col(uuid("tenant_id"))
-            .col(uuid("transaction_id"))
-            .col(bytes("phone_hash"))
-            .col(bytes("prefix_hash"))
-            .col(text("country"))
-            .col(bytes_null("device_hash"))
-            .col(text_null("ip"))
-            .col(text_null("net"))
-            .col(one_of(
-                "status",
-                &["pending", "sent", "ambiguous", "stopped", "failed", "test"],
-            ))
-            // The last one that was asked.
-            .col(text_null("provider"))
-            .col(timestamp("at"))
-            .col(timestamp_null("verified_at"))
-            .take()
-            .into(),
-        index("ix_sms_sends_phone", "sms_sends", ["phone_hash", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_prefix", "sms_sends", ["prefix_hash", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_country", "sms_sends", ["country", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_device", "sms_sends", ["device_hash", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_ip", "sms_sends", ["ip", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_net", "sms_sends", ["net", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_tenant", "sms_sends", ["tenant_id", "at"])
-            .take()
-            .into(),
-        index("ix_sms_sends_at", "sms_sends", ["at"]).take().into(),
-        index("ix_sms_sends_transaction", "sms_sends", ["transaction_id"])
-            .take()
-            .into(),
-        // What gets no codes for a while: `prefix:<hash>`, `country:+86`, `budget:hour`, `budget:day`.
-        table("sms_blocks")
-            .col(text("subject").primary_key().take())
-            .col(text("reason"))
-            .col(integer("sent"))
-            .col(integer("verified"))
-            .col(timestamp("at"))
-            .col(timestamp("until"))
-            .take()
-            .into(),
-        index("ix_sms_blocks_until", "sms_blocks", ["until"])
             .take()
             .into(),
     ]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::one_time::{self, Holder, Kind, Taken};
 use super::{need_user, register, step_up, users};
-use crate::domain::contact::{Identifier, check_email, email_key, masked_email};
+use crate::domain::contact::{Identifier, check_email, email_key, masked_email, masked_phone};
 use crate::domain::user::{User, UserStatus};
 use crate::error::{Error, Result, reason};
 use crate::hub::Core;
@@ -176,9 +176,11 @@ pub(crate) async fn undo(core: &Arc<Core>, cx: &Context, token: &Secret<String>)
         .send(&unit, &user, Notice::ResetLink { token: reset })
         .await?;
     let mail = |user: &User| user.email.as_deref().map(|a| masked_email(a).into());
-    let record = users::record("identity.user.change_undone", &user);
-    unit.audit(record.change("email", mail(&before), mail(&user)))
-        .await?;
+    let phone = |user: &User| user.phone.as_deref().map(|n| masked_phone(n).into());
+    let record = users::record("identity.user.change_undone", &user)
+        .change("email", mail(&before), mail(&user))
+        .change("phone", phone(&before), phone(&user));
+    unit.audit(record).await?;
     users::publish(&unit, "identity.user.updated", &user)?;
     unit.commit().await
 }

@@ -8,6 +8,7 @@ use portico_contract::tenants::TenantStatus;
 use serde_json::{Map, json};
 use uuid::Uuid;
 
+use super::apple::{self, Redeem};
 use super::arrival::{self, Arrival};
 use super::tokens::{self, Life};
 use super::totp::{self, Factor};
@@ -88,17 +89,22 @@ pub(crate) async fn choose(
 pub(crate) async fn redeem(
     core: &Arc<Core>,
     cx: &Context,
-    code: &Secret<String>,
-    device: DeviceWish,
-    transport: Transport,
+    wish: Redeem<'_>,
 ) -> Result<LoginResult> {
-    refuse_faults(&device)?;
+    refuse_faults(&wish.device)?;
     let unit = Unit::begin(core, cx).await?;
-    let proof = tickets::redeem(core, &unit.tx, code).await?;
+    let proof = match tickets::redeem(core, &unit.tx, wish.code).await {
+        // Perhaps one that still has to find its user.
+        Err(error) if error.is(reason::TICKET_INVALID) => {
+            drop(unit);
+            return Box::pin(apple::redeem(core, cx, wish)).await;
+        }
+        redeemed => redeemed?,
+    };
     unit.commit().await?;
     let proof = Proof {
-        device,
-        transport,
+        device: wish.device,
+        transport: wish.transport,
         ..proof
     };
     finish(core, cx, proof).await
@@ -368,7 +374,7 @@ fn session(cx: &Context, core: &Core, ready: &Ready, arrival: &Arrival) -> Sessi
 }
 
 /// Whoever logs in within the days of grace keeps the account (ID-151).
-async fn restore(unit: &Unit, user: &User) -> Result<()> {
+pub(crate) async fn restore(unit: &Unit, user: &User) -> Result<()> {
     if user.delete_at.is_none() {
         return Ok(());
     }

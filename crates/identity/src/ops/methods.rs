@@ -3,6 +3,7 @@
 use portico_base::id;
 use uuid::Uuid;
 
+use crate::domain::identity::APPLE;
 use crate::error::{Result, reason};
 use crate::hub::Core;
 use crate::settings::password as keys;
@@ -19,9 +20,10 @@ pub(crate) fn need(core: &Core, tenant: Uuid, method: &str) -> Result<()> {
     }
 }
 
-/// True when a way in is offered.
+/// True when a way in is offered: Apple's only where there is an account with it.
 pub(crate) fn offers(core: &Core, tenant: Uuid, method: &str) -> bool {
     all(core, tenant).iter().any(|m| m == method)
+        && (method != APPLE || super::apple::is_on(core, tenant))
 }
 
 /// Ways in that are offered, without those that are not there.

@@ -1,10 +1,13 @@
 //! The use-cases: each checks rights, opens the unit of work, writes, audits and commits.
 
 pub(crate) mod api_keys;
+pub(crate) mod apple;
 pub(crate) mod arrival;
 pub(crate) mod bulk;
 pub(crate) mod devices;
 pub(crate) mod emails;
+pub(crate) mod erasure;
+pub(crate) mod export;
 pub(crate) mod factors;
 pub(crate) mod fingerprint;
 pub(crate) mod grants;

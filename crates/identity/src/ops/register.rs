@@ -379,6 +379,14 @@ fn invited(bound: &str, address: String) -> std::result::Result<String, FieldFau
     }
 }
 
+/// Refuses an address that somebody else has verified, when its domain cannot register.
+pub(super) fn check_domain(core: &Core, tenant: Uuid, address: Option<&str>) -> Result<()> {
+    match allowed(core, tenant, address.unwrap_or_default().to_owned()) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(Error::Invalid(vec![fault])),
+    }
+}
+
 fn allowed(core: &Core, tenant: Uuid, address: String) -> std::result::Result<String, FieldFault> {
     let domains = core.settings.get(tenant, &keys::EMAIL_DOMAINS);
     let key = email_key(&address);

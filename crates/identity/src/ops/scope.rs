@@ -74,7 +74,12 @@ pub(crate) fn covers(principal: &Principal, roles: &[Role]) -> bool {
     all.all(|permission: &Permission| principal.may(permission))
 }
 
-async fn tenant_of_user(conn: &impl ConnectionTrait, cx: &Context, id: Uuid) -> Result<Uuid> {
+/// The tenant in which the caller may look for a user, deleted or not.
+pub(crate) async fn tenant_of_user(
+    conn: &impl ConnectionTrait,
+    cx: &Context,
+    id: Uuid,
+) -> Result<Uuid> {
     if !acts_for_all(cx.principal()) {
         return Ok(cx.tenant());
     }

@@ -61,8 +61,23 @@ pub(crate) async fn need_fresh(core: &Arc<Core>, cx: &Context) -> Result<()> {
     if cx.now().timestamp() < cx.principal().fresh_until_s {
         return Ok(());
     }
-    let Some(challenge) = challenge(core, cx.principal(), false).await? else {
-        return Err(reason::STEP_UP_REQUIRED.into());
+    Err(asked(core, cx, false).await?)
+}
+
+/// Checks that the caller has shown every factor that they have, recently (ID-151).
+pub(crate) async fn need_all_fresh(core: &Arc<Core>, cx: &Context) -> Result<()> {
+    let user = need_user(cx)?;
+    let has = factors::methods(core.db.reader(), user).await?;
+    if cx.principal().aal < 2 && !has.is_empty() {
+        return Err(asked(core, cx, true).await?);
+    }
+    need_fresh(core, cx).await
+}
+
+/// The refusal that tells the caller how to authenticate again.
+async fn asked(core: &Arc<Core>, cx: &Context, second: bool) -> Result<Error> {
+    let Some(challenge) = challenge(core, cx.principal(), second).await? else {
+        return Ok(reason::STEP_UP_REQUIRED.into());
     };
     let members = Map::from_iter([
         ("methods".to_owned(), challenge.methods.into()),
@@ -71,7 +86,7 @@ pub(crate) async fn need_fresh(core: &Arc<Core>, cx: &Context) -> Result<()> {
             challenge.ticket.expose().as_str().into(),
         ),
     ]);
-    Err(Error::With(reason::STEP_UP_REQUIRED, members))
+    Ok(Error::With(reason::STEP_UP_REQUIRED, members))
 }
 
 /// Authenticates the caller again and answers new tokens of the same session. What is wrong leaves the

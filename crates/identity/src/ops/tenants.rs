@@ -266,9 +266,9 @@ pub(crate) async fn switch_services(
                 "unknown",
                 "there is no such service",
             )),
-            Some(s) if s.builtin => {
-                let message = "a built-in service cannot be switched";
-                faults.push(FieldFault::new(field, "built_in", message));
+            Some(s) if s.fixed => {
+                let message = "the platform stands on this service; it cannot be switched";
+                faults.push(FieldFault::new(field, "fixed", message));
             }
             Some(_) => {}
         }

@@ -87,13 +87,6 @@ pub(crate) async fn peek(
 
 /// Makes the code that ends a redirect: whoever redeems it at `/login/exchange` finishes the login (ID-66).
 /// It is bound to nothing but its minute, because the browser may come back on another address.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the redirect of Sign in with Apple ends in a code"
-    )
-)]
 pub(crate) async fn exchange_code(
     core: &Core,
     conn: &impl ConnectionTrait,

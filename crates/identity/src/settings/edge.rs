@@ -1,6 +1,6 @@
 //! What an edge does while it cannot read revocations, and how often signing keys change.
 
-use portico_contract::settings::{Declaration, Key, Kind};
+use portico_contract::settings::{Danger, Declaration, Key, Kind};
 
 pub(crate) const REFUSE_SENSITIVE: Key<bool> = Key::new(Declaration::new(
     "identity.revocations.refuse_sensitive",
@@ -24,7 +24,8 @@ pub(crate) const ROTATION_DAYS: Key<u32> = Key::new(
         "days after which another key signs",
         "签名密钥轮换周期",
     )
-    .unit("d"),
+    .unit("d")
+    .danger(Danger::Aal2),
 );
 
 /// All of them.

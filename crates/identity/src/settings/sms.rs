@@ -1,7 +1,7 @@
 //! SMS: the chain of providers, their accounts, what may be sent to whom, and how much of it.
 
 use portico_contract::settings::{Declaration, Key, Kind, Scope};
-use portico_sms::{Signs, Templates};
+use portico_sms::{NoticeTemplates, Signs, Templates};
 use serde::Deserialize;
 
 use super::limit::{Rate, rates};
@@ -72,6 +72,14 @@ const fn templates(
     Key::new(Declaration::new(key, Kind::Json, "{}", title, title_zh).scope(Scope::Both))
 }
 
+const fn notices(
+    key: &'static str,
+    title: &'static str,
+    title_zh: &'static str,
+) -> Key<NoticeTemplates> {
+    Key::new(Declaration::new(key, Kind::Json, "{}", title, title_zh).scope(Scope::Both))
+}
+
 const fn signs(key: &'static str) -> Key<Signs> {
     Key::new(
         Declaration::new(
@@ -120,6 +128,11 @@ const fn number(
 const TEMPLATES_TITLE: (&str, &str) = (
     "codes of approved templates with the one variable `code`, by region and language",
     "已审核的模板编号（唯一变量为 code），按地区和语言",
+);
+
+const NOTICES_TITLE: (&str, &str) = (
+    "codes of approved templates without variables, by notice (`any` for all others), region and language",
+    "已审核的无变量通知模板编号，按通知（any 表示其余全部）、地区和语言",
 );
 
 pub(crate) const CHAIN: Key<Vec<String>> = Key::new(
@@ -172,6 +185,16 @@ pub(crate) const RESEND_WAITS_S: Key<Vec<u32>> = Key::new(
         "再次发送验证码前的等待时间，依次递增",
     )
     .unit("s"),
+);
+pub(crate) const NOTICES: Key<bool> = Key::new(
+    Declaration::new(
+        "identity.sms.notices",
+        Kind::Bool,
+        "true",
+        "people without a verified e-mail address are told of changes of their account by SMS",
+        "没有已验证邮箱的用户通过短信接收账号变更通知",
+    )
+    .scope(Scope::Both),
 );
 pub(crate) const TEST_NUMBERS: Key<Vec<TestNumber>> = Key::new(Declaration {
     secret: true,
@@ -264,6 +287,11 @@ pub(crate) const ALIYUN_TEMPLATES: Key<Templates> = templates(
     TEMPLATES_TITLE.0,
     TEMPLATES_TITLE.1,
 );
+pub(crate) const ALIYUN_NOTICES: Key<NoticeTemplates> = notices(
+    "identity.sms.aliyun.notices",
+    NOTICES_TITLE.0,
+    NOTICES_TITLE.1,
+);
 pub(crate) const ALIYUN_COUNTRIES: Key<Vec<String>> = countries("identity.sms.aliyun.countries");
 pub(crate) const ALIYUN_COST: Key<i64> = cost("identity.sms.aliyun.cost_micro");
 pub(crate) const ALIYUN_ENDPOINT: Key<String> = endpoint(
@@ -293,6 +321,11 @@ pub(crate) const TENCENT_TEMPLATES: Key<Templates> = templates(
     "identity.sms.tencent.templates",
     TEMPLATES_TITLE.0,
     TEMPLATES_TITLE.1,
+);
+pub(crate) const TENCENT_NOTICES: Key<NoticeTemplates> = notices(
+    "identity.sms.tencent.notices",
+    NOTICES_TITLE.0,
+    NOTICES_TITLE.1,
 );
 pub(crate) const TENCENT_COUNTRIES: Key<Vec<String>> = countries("identity.sms.tencent.countries");
 pub(crate) const TENCENT_COST: Key<i64> = cost("identity.sms.tencent.cost_micro");
@@ -332,6 +365,11 @@ pub(crate) const TWILIO_TEXTS: Key<Templates> = templates(
     "texts with `{code}` by region and language; without one a built-in text",
     "含 {code} 的短信正文，按地区和语言；留空用内置正文",
 );
+pub(crate) const TWILIO_NOTICES: Key<NoticeTemplates> = notices(
+    "identity.sms.twilio.notices",
+    "texts of notices by notice, region and language; without one a built-in text",
+    "通知正文，按通知、地区和语言；留空用内置正文",
+);
 pub(crate) const TWILIO_COUNTRIES: Key<Vec<String>> = countries("identity.sms.twilio.countries");
 pub(crate) const TWILIO_COST: Key<i64> = cost("identity.sms.twilio.cost_micro");
 pub(crate) const TWILIO_ENDPOINT: Key<String> = endpoint(
@@ -357,6 +395,7 @@ pub(super) const ALL: &[Declaration] = &[
     OTP_TTL_S.declaration,
     OTP_TRIES.declaration,
     RESEND_WAITS_S.declaration,
+    NOTICES.declaration,
     TEST_NUMBERS.declaration,
     PER_PHONE.declaration,
     PER_DEVICE.declaration,
@@ -372,6 +411,7 @@ pub(super) const ALL: &[Declaration] = &[
     ALIYUN_TOKEN.declaration,
     ALIYUN_SIGNS.declaration,
     ALIYUN_TEMPLATES.declaration,
+    ALIYUN_NOTICES.declaration,
     ALIYUN_COUNTRIES.declaration,
     ALIYUN_COST.declaration,
     ALIYUN_ENDPOINT.declaration,
@@ -382,6 +422,7 @@ pub(super) const ALL: &[Declaration] = &[
     TENCENT_REGION.declaration,
     TENCENT_SIGNS.declaration,
     TENCENT_TEMPLATES.declaration,
+    TENCENT_NOTICES.declaration,
     TENCENT_COUNTRIES.declaration,
     TENCENT_COST.declaration,
     TENCENT_ENDPOINT.declaration,
@@ -392,6 +433,7 @@ pub(super) const ALL: &[Declaration] = &[
     TWILIO_FROM.declaration,
     TWILIO_SERVICE.declaration,
     TWILIO_TEXTS.declaration,
+    TWILIO_NOTICES.declaration,
     TWILIO_COUNTRIES.declaration,
     TWILIO_COST.declaration,
     TWILIO_ENDPOINT.declaration,

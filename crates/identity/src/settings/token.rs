@@ -1,6 +1,9 @@
 //! Lifetimes and binding of tokens.
 
-use portico_contract::settings::{Declaration, Key, Kind, Scope};
+use portico_contract::settings::{Danger, Declaration, Key, Kind, Scope};
+
+/// The longest life that an access token may be given.
+pub(crate) const ACCESS_TTL_MAX_S: i64 = 86_400;
 
 const fn seconds(
     key: &'static str,
@@ -12,13 +15,14 @@ const fn seconds(
     Key::new(
         Declaration::new(key, Kind::Integer { min, max }, default, title, title_zh)
             .unit("s")
-            .scope(Scope::Both),
+            .scope(Scope::Both)
+            .danger(Danger::Aal2),
     )
 }
 
 pub(crate) const ACCESS_TTL_S: Key<u32> = seconds(
     "identity.token.access_ttl_s",
-    (60, 86_400),
+    (60, ACCESS_TTL_MAX_S),
     "1800",
     "life of an access token",
     "访问令牌有效期",
@@ -59,7 +63,8 @@ pub(crate) const IP_BINDING: Key<String> = Key::new(
         "whose tokens are bound to the network of their login",
         "哪些令牌绑定登录网络",
     )
-    .scope(Scope::Both),
+    .scope(Scope::Both)
+    .danger(Danger::Aal2),
 );
 pub(crate) const FRESH_S: Key<u32> = seconds(
     "identity.fresh_s",

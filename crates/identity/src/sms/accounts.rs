@@ -93,6 +93,7 @@ impl Reader<'_> {
             security_token: self.secret(&keys::ALIYUN_TOKEN),
             signs: self.settings.get(self.tenant, &keys::ALIYUN_SIGNS),
             templates: self.settings.get(self.tenant, &keys::ALIYUN_TEMPLATES),
+            notices: self.settings.get(self.tenant, &keys::ALIYUN_NOTICES),
         };
         if provider.templates.0.is_empty() || provider.signs.0.is_empty() {
             return Err("its signatures or templates are not set");
@@ -112,6 +113,7 @@ impl Reader<'_> {
             region: self.settings.get(self.tenant, &keys::TENCENT_REGION),
             signs: self.settings.get(self.tenant, &keys::TENCENT_SIGNS),
             templates: self.settings.get(self.tenant, &keys::TENCENT_TEMPLATES),
+            notices: self.settings.get(self.tenant, &keys::TENCENT_NOTICES),
         };
         if provider.templates.0.is_empty() {
             return Err("its templates are not set");
@@ -131,6 +133,7 @@ impl Reader<'_> {
             from: self.text(&keys::TWILIO_FROM),
             messaging_service: self.text(&keys::TWILIO_SERVICE),
             texts: self.settings.get(self.tenant, &keys::TWILIO_TEXTS),
+            notices: self.settings.get(self.tenant, &keys::TWILIO_NOTICES),
         };
         if provider.from.is_none() && provider.messaging_service.is_none() {
             return Err("its sender is not set");

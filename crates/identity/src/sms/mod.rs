@@ -2,6 +2,7 @@
 
 mod accounts;
 pub(crate) mod metrics;
+pub(crate) mod texts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

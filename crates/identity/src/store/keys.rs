@@ -180,6 +180,24 @@ pub(crate) async fn raise_epoch(conn: &impl ConnectionTrait) -> Result<u32, DbEr
         .ok_or_else(|| broken("state"))
 }
 
+/// Raises the installation's epoch by one, or to `least` if that is more, and returns the new one.
+pub(crate) async fn raise_epoch_to(
+    conn: &impl ConnectionTrait,
+    least: u32,
+) -> Result<u32, DbError> {
+    let ge = raise_epoch(conn).await?;
+    if ge >= least {
+        return Ok(ge);
+    }
+    let mut statement = Query::update();
+    statement
+        .table(STATE)
+        .value("ge", i64::from(least))
+        .and_where(Expr::col("id").eq(STATE_ID));
+    conn.execute(&statement).await?;
+    Ok(least)
+}
+
 /// Names the installation, once and for ever.
 pub(crate) async fn name_installation(
     conn: &impl ConnectionTrait,

@@ -3,7 +3,10 @@
 pub(crate) mod api_keys;
 pub(crate) mod batches;
 pub(crate) mod devices;
+pub(crate) mod erasures;
+pub(crate) mod exports;
 pub(crate) mod factors;
+pub(crate) mod identities;
 pub(crate) mod invitations;
 pub(crate) mod ip_rules;
 pub(crate) mod keys;
@@ -11,6 +14,7 @@ pub(crate) mod locks;
 pub(crate) mod logins;
 pub(crate) mod one_time;
 pub(crate) mod otp;
+pub(crate) mod personal;
 pub(crate) mod replies;
 pub(crate) mod revocations;
 pub(crate) mod roles;

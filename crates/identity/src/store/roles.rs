@@ -123,7 +123,7 @@ pub(crate) async fn of_users(
     .await
 }
 
-/// How many users of a tenant with a status have a role.
+/// How many users of a tenant with a status have a role, without those who asked to be deleted.
 pub(crate) async fn count_holders(
     conn: &impl ConnectionTrait,
     tenant: Uuid,
@@ -141,7 +141,8 @@ pub(crate) async fn count_holders(
         .and_where(Expr::col((GRANTS, "role_id")).eq(role))
         .and_where(Expr::col((GRANTS, "tenant_id")).eq(tenant))
         .and_where(Expr::col(("users", "tenant_id")).eq(tenant))
-        .and_where(Expr::col(("users", "status")).eq(status));
+        .and_where(Expr::col(("users", "status")).eq(status))
+        .and_where(Expr::col(("users", "delete_at")).is_null());
     let count = one(conn, &select, |row| Ok(row.try_get::<i64>("", "n")?)).await?;
     Ok(count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
 }

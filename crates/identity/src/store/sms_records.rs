@@ -10,7 +10,7 @@ use super::{all, broken, insert as insert_row};
 use crate::domain::sms::SmsRecord;
 
 const TABLE: &str = "sms_records";
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "id",
     "tenant_id",
     "transaction_id",
@@ -22,6 +22,7 @@ const COLUMNS: [&str; 19] = [
     "country",
     "status",
     "class",
+    "notice",
     "provider_code",
     "provider_message",
     "receipt_id",
@@ -51,6 +52,8 @@ pub(crate) struct Figures {
     pub latency_ms: u32,
     pub segments: u32,
     pub cost_micro: i64,
+    /// No code of it comes back.
+    pub notice: bool,
     pub verified: bool,
     pub at: Timestamp,
 }
@@ -74,6 +77,7 @@ pub(crate) async fn insert(conn: &impl ConnectionTrait, r: &SmsRecord) -> Result
             r.country.clone().into(),
             r.status.clone().into(),
             r.class.clone().into(),
+            r.notice.into(),
             r.provider_code.clone().into(),
             r.provider_message.clone().into(),
             r.receipt_id.clone().into(),
@@ -162,6 +166,7 @@ pub(crate) async fn figures(
             "latency_ms",
             "segments",
             "cost_micro",
+            "notice",
             "verified_at",
             "at",
         ])
@@ -179,6 +184,7 @@ pub(crate) async fn figures(
             latency_ms: small(row, "latency_ms")?,
             segments: small(row, "segments")?,
             cost_micro: row.try_get("", "cost_micro")?,
+            notice: row.try_get("", "notice")?,
             verified: verified.is_some(),
             at: row.try_get("", "at")?,
         })
@@ -213,6 +219,7 @@ fn read(row: &QueryResult) -> Result<SmsRecord, DbError> {
         country: row.try_get("", "country")?,
         status: row.try_get("", "status")?,
         class: row.try_get("", "class")?,
+        notice: row.try_get("", "notice")?,
         provider_code: row.try_get("", "provider_code")?,
         provider_message: row.try_get("", "provider_message")?,
         receipt_id: row.try_get("", "receipt_id")?,

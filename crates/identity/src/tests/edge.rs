@@ -389,7 +389,49 @@ async fn a_bound_token_stays_in_its_network() {
     .await;
 }
 
-/// A shortened life counts for tokens that are out: revocations are kept no longer than that.
+/// A life that is shortened and prolonged again brings nobody back who was shown out in between.
+#[tokio::test]
+async fn a_life_that_changes_twice_forgets_no_revocation() {
+    each_backend(async |db: &TestDb| {
+        let rig = Rig::new(db).await;
+        let (user, gone) = (rig.user("user").await, rig.user("gone").await);
+        rig.set("identity.token.access_ttl_s", json!(86_400));
+        let now_s = rig.core.clock.now().timestamp();
+        let long = |user: &User| {
+            let session = new_id(&rig);
+            let claims = AccessClaims {
+                expires_s: now_s + 86_400,
+                ..claims(&rig, user, session)
+            };
+            (session, token(&rig, &claims))
+        };
+        let ((session, ended), (_, raised), (_, kept)) = (long(&user), long(&gone), long(&user));
+        rig.set("identity.token.access_ttl_s", json!(600));
+        end_session(&rig, user.tenant, session, "kicked").await;
+        raise(&rig, &gone, DISABLED).await;
+        // Much longer than any token lives by now.
+        rig.advance(86_000);
+        ops::sweep::sweep(&rig.core).await.unwrap();
+        let restarted = rig.another(db).await;
+        rig.set("identity.token.access_ttl_s", json!(86_400));
+        for rig in [&rig, &restarted] {
+            assert!(ask(rig, &kept).is_ok(), "a token of then is good again");
+            assert_eq!(ask(rig, &ended).unwrap_err(), Denied::SESSION_REVOKED);
+            assert_eq!(ask(rig, &raised).unwrap_err(), Denied::ACCOUNT_DISABLED);
+        }
+        // When the last of them is over, so is what is known of it.
+        rig.advance(461);
+        ops::sweep::sweep(&rig.core).await.unwrap();
+        assert_eq!(ask(&rig, &ended).unwrap_err(), Denied::EXPIRED);
+        let reader = rig.core.db.reader();
+        let now = rig.core.clock.now() - chrono::Duration::days(9);
+        let left = store::revocations::after(reader, 0, now, 10).await;
+        assert_eq!(left.unwrap(), []);
+    })
+    .await;
+}
+
+/// A shortened life counts for tokens that are out.
 #[tokio::test]
 async fn a_shortened_life_counts_at_once() {
     each_backend(async |db: &TestDb| {

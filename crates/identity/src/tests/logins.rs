@@ -569,7 +569,7 @@ async fn what_a_tenant_offers_is_told_to_anybody() {
         let anonymous = Principal::anonymous();
         let (status, answer) = rig.get(&anonymous, "/login/methods").await;
         assert_eq!(status, 200);
-        assert_eq!(answer["methods"], json!(["password", "sms", "apple"]));
+        assert_eq!(answer["methods"], json!(["password", "sms"]));
         assert_eq!(
             (&answer["registration"], &answer["mail"]),
             (&json!("open"), &json!(false))

@@ -214,7 +214,7 @@ async fn templates_can_be_changed_by_tenant_and_previewed() {
             (status, &seen["on"], &seen["missing"]),
             (200, &json!(true), &json!([]))
         );
-        assert_eq!(seen["notices"].as_array().unwrap().len(), 18);
+        assert_eq!(seen["notices"].as_array().unwrap().len(), 20);
         let wish = json!({"notice": "reset_link", "locale": "en"});
         let (status, shown) = rig.post(&root, "/mail/preview", wish).await;
         assert_eq!(status, 200);

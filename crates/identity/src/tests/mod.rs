@@ -1,16 +1,24 @@
 //! The whole of identity on both databases, with a clock that only moves when told.
 
 mod api_keys;
+mod apple;
+mod apple_attacks;
+mod apple_links;
+mod apple_standin;
+mod apple_web;
 mod bulk;
 mod device_news;
 mod devices;
 mod edge;
+mod erasures;
 mod factors;
 mod invitations;
 mod keys;
 mod logins;
 mod mail;
+mod number_changes;
 mod passwords;
+mod personal;
 mod refreshes;
 mod register;
 mod replicas;
@@ -20,6 +28,7 @@ mod rpc;
 mod security;
 mod sms;
 mod sms_limits;
+mod sms_notices;
 mod step_up;
 mod tenants;
 mod users;

@@ -13,18 +13,22 @@ use portico_base::{
     Caller, Context, ManualClock, Permission, Principal, PrincipalKind, SystemRandom, Tx, id,
 };
 use portico_contract::audit::{AuditError, AuditSink, Record};
+use portico_contract::personal::PersonalParts;
 use portico_contract::services::{SwitchError, TenantService, TenantServices};
 use portico_contract::settings::{Settings, SettingsListener, SettingsSource};
 use portico_db::testing::TestDb;
 use portico_db::{Db, OutboxRow};
 use portico_host::Spawner;
+use portico_objects::Objects;
 use portico_state::{Deps, State};
 use portico_telemetry::metrics::Registry;
 use portico_web::Ambient;
 use serde_json::Value;
+use tempfile::TempDir;
 use tower_service::Service as _;
 use uuid::Uuid;
 
+use crate::apple::Endpoints;
 use crate::domain::role::{AUDITOR, SUPER_ADMIN, TENANT_ADMIN, built_in_id};
 use crate::domain::tenant::{Quotas, Tenant};
 use crate::domain::user::User;
@@ -45,6 +49,8 @@ pub(crate) struct Rig {
     pub settings: Arc<Changeable>,
     pub services: Arc<Switchable>,
     pub router: Router,
+    /// Directory of the objects.
+    shelf: Arc<TempDir>,
 }
 
 /// A registry with one plug-in, `notes`, and the built-in `registry`.
@@ -62,6 +68,7 @@ impl TenantServices for Switchable {
             name: Arc::from(name),
             display_name: Arc::from(name),
             builtin,
+            fixed: builtin,
             enabled,
         };
         let on = !self.off.lock().contains(&tenant);
@@ -166,6 +173,12 @@ impl SettingsSource for Changeable {
 impl Rig {
     /// Identity on a new database, seeded as after the first start, with the tenant [`OTHER`].
     pub(crate) async fn new(db: &TestDb) -> Self {
+        // Nothing answers there, and no test speaks to the world.
+        Self::with_apple(db, Endpoints::standin("http://127.0.0.1:9")).await
+    }
+
+    /// The same with a stand-in for Apple.
+    pub(crate) async fn with_apple(db: &TestDb, apple: Endpoints) -> Self {
         db.db
             .migrate(&[
                 ("jobs", portico_jobs::migrations()),
@@ -173,7 +186,9 @@ impl Rig {
             ])
             .await
             .expect("the migrations apply");
-        let rig = Self::build(db.db.clone(), db.clock.clone(), Arc::default()).await;
+        let shelf = Arc::new(tempfile::tempdir().expect("a directory"));
+        let (db, clock) = (db.db.clone(), db.clock.clone());
+        let rig = Self::build(db, clock, Arc::default(), apple, shelf).await;
         rig.add_tenant(OTHER, "other").await;
         rig
     }
@@ -181,14 +196,31 @@ impl Rig {
     /// Another process on the same database, or the same one after a restart, with the same settings.
     pub(crate) async fn another(&self, db: &TestDb) -> Self {
         let settings = Arc::clone(&self.settings);
-        Self::build(db.another().await, self.clock.clone(), settings).await
+        let apple = self.core.apple.endpoints.clone();
+        let shelf = Arc::clone(&self.shelf);
+        Self::build(
+            db.another().await,
+            self.clock.clone(),
+            settings,
+            apple,
+            shelf,
+        )
+        .await
     }
 
-    async fn build(db: Db, clock: ManualClock, settings: Arc<Changeable>) -> Self {
+    async fn build(
+        db: Db,
+        clock: ManualClock,
+        settings: Arc<Changeable>,
+        apple: Endpoints,
+        shelf: Arc<TempDir>,
+    ) -> Self {
         let metrics = Registry::default();
         let (state, _driver) = State::local(&Deps::system(&metrics));
         let audit = Arc::new(Recorded::default());
         let services = Arc::new(Switchable::default());
+        let objects = Objects::local(shelf.path(), &metrics).expect("a directory for objects");
+        let personal = PersonalParts::default();
         let core = Core::new(Parts {
             db,
             clock: Arc::new(clock.clone()),
@@ -201,6 +233,9 @@ impl Rig {
             spawner: Spawner::new(tokio::runtime::Handle::current()),
             links: crate::links::Links::fixed("https://id.example.com"),
             dev: false,
+            apple,
+            objects,
+            personal,
             services: Some(services.clone()),
         });
         ops::seed::seed(&core, &[("identity", crate::permissions::ALL)])
@@ -216,6 +251,7 @@ impl Rig {
             metrics,
             settings,
             services,
+            shelf,
         }
     }
 
@@ -362,6 +398,7 @@ impl Rig {
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(SystemRandom),
             step_up: None,
+            failures: None,
         });
         self.router
             .clone()

@@ -13,7 +13,7 @@ use portico_proto::identity::v1::{
     VerifyTokenRequest, VerifyTokenResponse, WatchRevocationsRequest, WatchRevocationsResponse,
     revoke_token_request::Target,
 };
-use portico_rpc::{ChainOptions, RpcOptions, Running, Server, from_status};
+use portico_rpc::{ChainOptions, Hosts, RpcOptions, Running, Server, from_status};
 use portico_state::{Deps, State};
 use portico_telemetry::metrics::Registry;
 use portico_telemetry::trace::Tracer;
@@ -87,12 +87,14 @@ impl House {
             credentials.clone().add(Arc::new(Sample(prefix)));
         }
         let options = RpcOptions {
+            tls: None,
             chain: ChainOptions {
                 clock: rig.core.clock.clone(),
                 random: rig.core.random.clone(),
                 credentials: credentials.clone(),
                 verifier: Some(rig.core.edge.clone()),
                 tenants: Some(rig.core.edge.clone()),
+                hosts: Hosts::default(),
                 address_rules: None,
                 limiter: state.limiter().clone(),
                 metrics,

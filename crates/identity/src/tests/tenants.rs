@@ -240,10 +240,7 @@ async fn services_are_switched_for_one_tenant() {
     ] });
     let (status, problem) = rig.call(&admin, "PUT", path, bad).await;
     let codes: Vec<String> = faults(&problem).into_iter().map(|f| f.1).collect();
-    assert_eq!(
-        (status, codes.join(" ").as_str()),
-        (400, "built_in unknown")
-    );
+    assert_eq!((status, codes.join(" ").as_str()), (400, "fixed unknown"));
     assert_eq!(rig.get(&admin, path).await.1["items"][0]["enabled"], false);
     assert_eq!(
         rig.call(&admin, "PUT", "/tenants/default/services", off)

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portico_base::Timestamp;
+use portico_db::sea_orm::ConnectionTrait as _;
+use portico_db::sea_query::{Expr, ExprTrait as _, Query};
+use portico_db::{Db, DbError};
 
-use super::table::Depth;
+use super::{TABLE, is};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub enum Ran {
     Dead,
     /// The process stopped; the job waits for another worker, and the try does not count.
     GivenBack,
+    /// Somebody wanted it cancelled, and it obeyed.
+    Cancelled,
     /// Its lease was lost: another worker has it.
     Lost,
 }
@@ -61,7 +66,7 @@ impl Figures {
             Ran::Done => &self.done,
             Ran::Retried => &self.retried,
             Ran::Dead => &self.dead,
-            Ran::GivenBack | Ran::Lost => &self.cancelled,
+            Ran::GivenBack | Ran::Lost | Ran::Cancelled => &self.cancelled,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -75,6 +80,36 @@ impl Figures {
             cancelled: self.cancelled.load(Ordering::Relaxed),
         }
     }
+}
+
+/// The waiting jobs of a kind, and since when the oldest is due.
+pub(crate) struct Depth {
+    kind: String,
+    waiting: u64,
+    oldest: Timestamp,
+}
+
+/// Depth of every kind that has waiting jobs.
+pub(crate) async fn depths(db: &Db) -> Result<Vec<Depth>, DbError> {
+    let mut select = Query::select();
+    select
+        .column("kind")
+        .expr_as(Expr::col("id").count(), "waiting")
+        .expr_as(Expr::col("run_at").min(), "oldest")
+        .from(TABLE)
+        .and_where(is("waiting"))
+        .group_by_col("kind");
+    let rows = db.reader().query_all(&select).await?;
+    rows.iter()
+        .map(|row| {
+            let waiting: i64 = row.try_get("", "waiting")?;
+            Ok(Depth {
+                kind: row.try_get("", "kind")?,
+                waiting: u64::try_from(waiting).unwrap_or(0),
+                oldest: row.try_get("", "oldest")?,
+            })
+        })
+        .collect()
 }
 
 /// Sums the kinds of each queue.

@@ -1,5 +1,6 @@
 //! A durable job: what is asked for, what its handler gets, and how a run can fail.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::table::{self, Claim};
+use super::claims::Claim;
+use super::held::{Held, Progress};
+use super::{ends, insert};
 use crate::periodic::JobError;
 
 /// Tries of a job that says nothing else: with the default back-off about two days.
@@ -25,6 +28,9 @@ const AT_ONCE: usize = 4;
 /// Longest run, unless the kind says otherwise.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How many runs of a small kind a process does at a time.
+const SMALL_AT_ONCE: usize = 64;
+
 /// A job's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub Uuid);
@@ -35,16 +41,81 @@ impl fmt::Display for JobId {
     }
 }
 
+/// Which of two due jobs goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Somebody waits for it.
+    High,
+    /// As they come.
+    #[default]
+    Normal,
+    /// When nothing else is due.
+    Low,
+}
+
+impl Priority {
+    /// From the first to the last.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// The priority of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.as_str() == word)
+    }
+
+    /// As stored: the lower goes first.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        self as i32
+    }
+
+    /// The priority of a stored number.
+    #[must_use]
+    pub fn of(number: i32) -> Self {
+        let known = Self::ALL.into_iter().find(|p| p.number() == number);
+        known.unwrap_or_default()
+    }
+}
+
+/// For how long a second job with the same key is the same job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Once {
+    /// While the first one waits.
+    Waiting(String),
+    /// Until the first one has ended.
+    UntilEnded(String),
+}
+
+impl Once {
+    pub(crate) fn of(unique: Option<String>, exclusive: Option<String>) -> Option<Self> {
+        exclusive
+            .map(Self::UntilEnded)
+            .or_else(|| unique.map(Self::Waiting))
+    }
+}
+
 /// Work that is asked for in a transaction and done after its commit, once or more often, by any process
 /// that has a handler of its kind.
 #[derive(Debug, Clone)]
 pub struct Job {
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) tenant: Option<Uuid>,
     pub(crate) payload: Value,
-    pub(crate) unique: Option<String>,
+    pub(crate) once: Option<Once>,
+    pub(crate) priority: Priority,
     pub(crate) run_at: Option<Timestamp>,
     pub(crate) max_tries: u32,
+    pub(crate) tick: Option<Timestamp>,
 }
 
 impl Job {
@@ -53,14 +124,19 @@ impl Job {
     ///
     /// # Errors
     /// [`DbError::Codec`] when the payload cannot be written as JSON.
-    pub fn new<P: Serialize + ?Sized>(kind: &'static str, payload: &P) -> Result<Self, DbError> {
+    pub fn new<P: Serialize + ?Sized>(
+        kind: impl Into<Cow<'static, str>>,
+        payload: &P,
+    ) -> Result<Self, DbError> {
         Ok(Self {
-            kind,
+            kind: kind.into(),
             tenant: None,
             payload: serde_json::to_value(payload)?,
-            unique: None,
+            once: None,
+            priority: Priority::Normal,
             run_at: None,
             max_tries: MAX_TRIES,
+            tick: None,
         })
     }
 
@@ -75,7 +151,22 @@ impl Job {
     /// (a user's id), so that those of two tenants never meet.
     #[must_use]
     pub fn unique(mut self, key: impl Into<String>) -> Self {
-        self.unique = Some(key.into());
+        self.once = Some(Once::Waiting(key.into()));
+        self
+    }
+
+    /// While a job of the same kind and key waits or runs, a second one is the same job: what was asked for
+    /// during a run is not done again after it.
+    #[must_use]
+    pub fn unique_until_ended(mut self, key: impl Into<String>) -> Self {
+        self.once = Some(Once::UntilEnded(key.into()));
+        self
+    }
+
+    /// Before or behind others that are due.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -83,6 +174,13 @@ impl Job {
     #[must_use]
     pub const fn run_at(mut self, at: Timestamp) -> Self {
         self.run_at = Some(at);
+        self
+    }
+
+    /// For this moment of its schedule.
+    #[must_use]
+    pub(crate) const fn tick(mut self, tick: Timestamp) -> Self {
+        self.tick = Some(tick);
         self
     }
 
@@ -99,7 +197,20 @@ impl Job {
 /// # Errors
 /// When the database refuses.
 pub async fn enqueue(tx: &WriteTx, cx: &Context, job: Job) -> Result<JobId, DbError> {
-    table::insert(tx, cx, job).await
+    insert::one(tx, cx, job).await
+}
+
+/// Asks for many jobs at once, in one statement a few hundred; those that are unique are asked for one by
+/// one. Gives their ids in the same order.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn enqueue_all(
+    tx: &WriteTx,
+    cx: &Context,
+    jobs: Vec<Job>,
+) -> Result<Vec<JobId>, DbError> {
+    insert::all(tx, cx, jobs).await
 }
 
 /// Why a run failed, and what comes of it. Every error becomes [`Failure::Retry`] with `?`.
@@ -141,6 +252,8 @@ pub struct Handler {
     pub(crate) kind: &'static str,
     pub(crate) limit: Duration,
     pub(crate) at_once: usize,
+    pub(crate) everywhere: Option<usize>,
+    pub(crate) small: bool,
     pub(crate) backoff: Backoff,
     pub(crate) run: HandlerFn,
 }
@@ -156,6 +269,8 @@ impl Handler {
             kind,
             limit: LIMIT,
             at_once: AT_ONCE,
+            everywhere: None,
+            small: false,
             backoff: Backoff {
                 first: Duration::from_secs(10),
                 most: Duration::from_secs(6 * 3_600),
@@ -175,6 +290,22 @@ impl Handler {
     #[must_use]
     pub const fn at_once(mut self, runs: usize) -> Self {
         self.at_once = runs;
+        self
+    }
+
+    /// So many runs at a time in all processes together.
+    #[must_use]
+    pub const fn everywhere(mut self, runs: usize) -> Self {
+        self.everywhere = Some(runs);
+        self
+    }
+
+    /// Its runs take milliseconds and hold nothing dear: many of them at a time, besides those of other
+    /// kinds, taken and ended together.
+    #[must_use]
+    pub const fn small(mut self) -> Self {
+        self.small = true;
+        self.at_once = SMALL_AT_ONCE;
         self
     }
 
@@ -213,9 +344,11 @@ impl Backoff {
 pub struct JobRun {
     /// The platform itself as caller, time and randomness; the request id is the run's.
     pub context: Context,
-    /// Cancelled when the process stops or the lease was lost; the run should then end soon.
+    /// Cancelled when somebody cancels the job, the process stops or the lease was lost; the run should
+    /// then end soon.
     pub cancel: CancellationToken,
     pub(crate) claim: Arc<Claim>,
+    pub(crate) held: Arc<Held>,
 }
 
 impl JobRun {
@@ -243,6 +376,17 @@ impl JobRun {
         self.claim.tries >= self.claim.max_tries
     }
 
+    /// The moment of the schedule that it is for: with the kind, the key of its effect.
+    #[must_use]
+    pub fn tick(&self) -> Option<Timestamp> {
+        self.claim.tick
+    }
+
+    /// Says how far it is. Cheap: the last word of a second is written, where people see it.
+    pub fn progress(&self, done: u64, total: u64, message: &str) {
+        self.held.say(Progress::new(done, total, message));
+    }
+
     /// When the job was asked for.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
@@ -263,7 +407,7 @@ impl JobRun {
     /// # Errors
     /// [`DbError::LeaseLost`], or when the database cannot be reached.
     pub async fn fence(&self, tx: &WriteTx) -> Result<(), DbError> {
-        table::fence(tx, &self.claim).await
+        ends::fence(tx, &self.claim).await
     }
 
     /// Ends the job within the transaction of its effect, so that the effect happens once even when the
@@ -273,7 +417,7 @@ impl JobRun {
     /// [`DbError::LeaseLost`] when another worker has the job by now, or when the database cannot be
     /// reached.
     pub async fn done(&self, tx: &WriteTx) -> Result<(), DbError> {
-        if table::finish(tx, &self.claim, self.context.now()).await? {
+        if ends::finish(tx, &self.claim, self.context.now()).await? {
             return Ok(());
         }
         Err(self.claim.lost())

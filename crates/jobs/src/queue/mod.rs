@@ -1,39 +1,98 @@
 //! The durable queue: takes due jobs under a lease of their own, runs their handlers, tries again, gives up.
 //!
 //! A job is a row in the caller's transaction. Workers of every replica take it with a lease and a fencing
-//! number; a worker that dies loses nothing, because the lease ends and another takes the job. Commits wake
-//! the workers; a poll finds what a lost wake-up left.
+//! number; a worker that dies loses nothing, because the lease ends and another takes the job. Jobs are
+//! taken and ended many in a transaction. Commits wake the workers; a poll finds what a lost wake-up left.
 
+mod claims;
+mod ends;
 mod figures;
+mod held;
+mod insert;
 mod job;
+mod pairs;
 mod run;
-mod table;
+mod sweep;
+mod work;
+mod write;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use portico_base::{Clock, Random};
-use portico_db::{Db, DbError, LeaseTiming};
+use portico_contract::settings::Settings;
+use portico_db::sea_orm::ConnectionTrait as _;
+use portico_db::sea_query::{Expr, ExprTrait as _, Query};
+use portico_db::{Db, DbError, LeaseTiming, WriteTx};
 use portico_telemetry::trace::Tracer;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use claims::{Claim, free_all};
 pub use figures::{KindFigures, QueueDepth, Ran};
-pub use job::{Failure, Handler, Job, JobId, JobRun, enqueue};
-use table::{Claim, Ended};
+pub use job::{Failure, Handler, Job, JobId, JobRun, Priority, enqueue, enqueue_all};
+pub(crate) use sweep::sweep;
 
+use claims::Want;
 use figures::Figures;
+use held::Hands;
 
-/// Runs of all kinds that a process does at a time.
-const AT_ONCE: usize = 16;
+/// Outbox topic by which the workers of all replicas are woken.
+pub const ENQUEUED: &str = "job.enqueued";
+/// Told when a job is given up.
+pub(crate) const DEAD: &str = "job.dead";
+/// Told when a running job is to be cancelled.
+pub const CANCEL: &str = "job.cancel_asked";
+/// Told when a run says how far it is.
+pub(crate) const PROGRESS: &str = "job.progress";
+
+/// The jobs.
+pub const TABLE: &str = "jobs";
+/// Kinds that are paused.
+pub const PAUSES: &str = "job_pauses";
+/// Most rows that one statement of the upkeep touches.
+const BATCH: u64 = 500;
 /// How often workers look for due jobs of which nobody told them, and for those of dead workers.
 const POLL: Duration = Duration::from_secs(5);
 /// How often the depths of the queues are counted for the metrics.
 const COUNT: Duration = Duration::from_secs(15);
+
+/// True when the same job as this one waits or runs, so that this one cannot wait again.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn has_twin(tx: &WriteTx, id: JobId) -> Result<bool, DbError> {
+    let mut keys = Query::select();
+    keys.columns(["kind", "unique_key", "exclusive_key"])
+        .from(TABLE)
+        .and_where(Expr::col("id").eq(id.0));
+    let Some(keys) = tx.query_one(&keys).await? else {
+        return Ok(false);
+    };
+    let kind: String = keys.try_get("", "kind")?;
+    match job::Once::of(
+        keys.try_get("", "unique_key")?,
+        keys.try_get("", "exclusive_key")?,
+    ) {
+        Some(once) => Ok(tx.query_one(&insert::twin(&kind, &once)).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// True when a job with this exclusive key waits or runs.
+pub(crate) async fn is_live(tx: &WriteTx, kind: &str, key: &str) -> Result<bool, DbError> {
+    let once = job::Once::UntilEnded(key.to_owned());
+    Ok(tx.query_one(&insert::twin(kind, &once)).await?.is_some())
+}
+
+/// True for rows of a state. Written into the statement, so that partial indexes can be used.
+#[must_use]
+pub fn is(state: &'static str) -> Expr {
+    Expr::cust(format!("state = '{state}'"))
+}
 
 /// The queue as one process sees it. Cheap to clone.
 #[derive(Clone)]
@@ -46,7 +105,9 @@ struct Inner {
     holder: String,
     timing: LeaseTiming,
     tracer: Tracer,
+    settings: Settings,
     kinds: BTreeMap<&'static str, Kind>,
+    hands: Hands,
     runs: AtomicU64,
     depths: Mutex<Vec<QueueDepth>>,
     observer: OnceLock<Box<Observer>>,
@@ -57,6 +118,8 @@ type Observer = dyn Fn(&'static str, Duration) + Send + Sync;
 struct Kind {
     handler: Handler,
     running: AtomicUsize,
+    /// When to look for its jobs.
+    look_at: Mutex<Instant>,
     figures: Figures,
 }
 
@@ -75,6 +138,7 @@ impl Queue {
             .map(|handler| {
                 let kind = Kind {
                     running: AtomicUsize::new(0),
+                    look_at: Mutex::new(Instant::now()),
                     figures: Figures::default(),
                     handler,
                 };
@@ -88,7 +152,9 @@ impl Queue {
             holder: holder.to_owned(),
             timing: LeaseTiming::default(),
             tracer: Tracer::disabled(),
+            settings: Settings::defaults(),
             kinds,
+            hands: Hands::default(),
             runs: AtomicU64::new(0),
             depths: Mutex::default(),
             observer: OnceLock::new(),
@@ -111,6 +177,13 @@ impl Queue {
         }
     }
 
+    /// How many jobs it runs at a time is decided there; to be called before it is cloned.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.settings = settings;
+        }
+    }
+
     /// Tells `observer` the kind and the time of each run. There is one; a second is ignored.
     pub fn observe(&self, observer: impl Fn(&'static str, Duration) + Send + Sync + 'static) {
         let _ = self.0.observer.set(Box::new(observer));
@@ -118,32 +191,12 @@ impl Queue {
 
     /// Works until told to stop; running jobs are then cancelled, and given back when they do not end.
     pub async fn work(&self, stop: &CancellationToken) {
-        let mut running = JoinSet::new();
-        let head = self.0.db.outbox().head().await.unwrap_or(0);
-        let mut news = self.0.db.follow(&[table::ENQUEUED], head, 12 * POLL);
-        let (mut look_at, mut count_at) = (Instant::now(), Instant::now());
-        while !stop.is_cancelled() {
-            if Instant::now() >= count_at {
-                count_at = Instant::now() + COUNT;
-                self.0.count().await;
-            }
-            let now = Instant::now();
-            if now >= look_at {
-                look_at = now + POLL;
-                self.0.logged(self.0.recover().await);
-            }
-            let filled = self.0.fill(&mut running, stop).await;
-            let due = self.0.logged(filled).unwrap_or(POLL);
-            let until = look_at.min(Instant::now() + due);
-            tokio::select! {
-                () = stop.cancelled() => break,
-                // What it was does not matter; an error means that the poll must do.
-                told = news.next() => if told.is_err() { tokio::time::sleep(Duration::from_secs(1)).await },
-                () = tokio::time::sleep_until(until) => {}
-                Some(_) = running.join_next() => {}
-            }
-        }
-        while running.join_next().await.is_some() {}
+        let ended = CancellationToken::new();
+        let working = async {
+            let _ended = ended.clone().drop_guard();
+            self.0.work(stop).await;
+        };
+        tokio::join!(working, self.0.keep(&ended));
     }
 
     /// Runs everything that is due, one after the other, until nothing is left, and gives the kinds and
@@ -152,15 +205,28 @@ impl Queue {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn work_off(&self) -> Result<Vec<(&'static str, Ran)>, DbError> {
+        let inner = &self.0;
         let stop = CancellationToken::new();
         let mut ran = Vec::new();
         loop {
-            self.0.recover().await?;
+            inner.recover().await?;
             let before = ran.len();
-            for kind in self.0.kinds.values() {
-                for claim in self.0.claim(kind, 1).await? {
-                    let how = self.0.run(kind, claim, &stop).await;
-                    ran.push((kind.handler.kind, how));
+            let kinds: Vec<&str> = self.kinds().collect();
+            for due in claims::due(&inner.db, &kinds).await? {
+                let Some(kind) = inner.kinds.get(&*due.kind) else {
+                    continue;
+                };
+                let want = Want {
+                    kind: &due.kind,
+                    priority: due.priority,
+                    room: 1,
+                    everywhere: kind.handler.everywhere,
+                };
+                if let Some(claim) = inner.claim(&[want]).await?.pop() {
+                    let run = inner.run(kind, claim, &stop).await;
+                    ran.push((kind.handler.kind, inner.write_now(run).await));
+                    // What goes first may be another one now.
+                    break;
                 }
             }
             if ran.len() == before {
@@ -191,82 +257,13 @@ impl Queue {
 }
 
 impl Inner {
-    /// Starts what is due as far as there is room; gives the time until the next job is due.
-    async fn fill(
-        self: &Arc<Self>,
-        running: &mut JoinSet<()>,
-        stop: &CancellationToken,
-    ) -> Result<Duration, DbError> {
-        let mut wait = POLL;
-        for kind in self.kinds.values() {
-            let used = kind.running.load(Ordering::Relaxed);
-            let room = kind.handler.at_once.saturating_sub(used);
-            let room = room.min(AT_ONCE.saturating_sub(running.len()));
-            if room == 0 {
-                continue;
-            }
-            let Some(due) = table::next_due(&self.db, kind.handler.kind).await? else {
-                continue;
-            };
-            let left = (due - self.clock.now()).to_std().unwrap_or_default();
-            if left > Duration::ZERO {
-                wait = wait.min(left);
-                continue;
-            }
-            let claims = self.claim(kind, room).await?;
-            if claims.len() < room {
-                // The next one of this kind may be due soon.
-                wait = wait.min(Duration::from_millis(500));
-            }
-            for claim in claims {
-                kind.running.fetch_add(1, Ordering::Relaxed);
-                let (inner, name, stop) = (Arc::clone(self), kind.handler.kind, stop.clone());
-                running.spawn(async move {
-                    if let Some(kind) = inner.kinds.get(name) {
-                        inner.run(kind, claim, &stop).await;
-                        kind.running.fetch_sub(1, Ordering::Relaxed);
-                    }
-                });
-            }
-        }
-        Ok(wait)
-    }
-
-    async fn claim(&self, kind: &Kind, room: usize) -> Result<Vec<Claim>, DbError> {
-        let (name, now) = (kind.handler.kind, self.clock.now());
-        table::claim(&self.db, name, room, &self.holder, self.timing.ttl, now).await
-    }
-
-    /// Gives the jobs of dead workers back, whatever their kind; those that have no tries left are dead.
-    async fn recover(&self) -> Result<(), DbError> {
-        for claim in table::expired(&self.db).await? {
-            let now = self.clock.now();
-            let error = "its worker was lost".to_owned();
-            let ended = if claim.tries >= claim.max_tries {
-                Ended::Dead(error)
-            } else {
-                Ended::Again(now, Some(error))
-            };
-            let tx = self.db.begin().await?;
-            let taken = table::take_over(&tx, &self.db, &claim).await?
-                && table::end(&tx, &claim, &ended, now).await?;
-            match tx.commit().await {
-                // Somebody asked for the same at this moment: the next look sees it.
-                Err(error) if error.is_unique_violation() => continue,
-                done => done?,
-            };
-            if taken {
-                tracing::warn!(job = claim.kind, job_id = %claim.id, holder = claim.holder, "a job's worker was lost");
-                if let (Some(kind), Ended::Dead(_)) = (self.kinds.get(&*claim.kind), &ended) {
-                    kind.figures.note(Ran::Dead);
-                }
-            }
-        }
-        Ok(())
+    async fn claim(&self, wants: &[Want<'_>]) -> Result<Vec<Claim>, DbError> {
+        let now = self.clock.now();
+        claims::claim(&self.db, wants, &self.holder, self.timing.ttl, now).await
     }
 
     async fn count(&self) {
-        if let Some(depths) = self.logged(table::depths(&self.db).await) {
+        if let Some(depths) = self.logged(figures::depths(&self.db).await) {
             *self.depths.lock() = figures::by_queue(depths, self.clock.now());
         }
     }
@@ -286,19 +283,5 @@ impl Inner {
 /// # Errors
 /// When the database cannot be reached.
 pub async fn end_all_job_leases(db: &Db) -> Result<(), DbError> {
-    table::end_all_leases(db, db.clock().now()).await
-}
-
-/// Removes jobs that ended long ago: the done after a week, the dead after ninety days.
-pub(crate) async fn trim(db: &Db, cx: &crate::periodic::JobCx) -> Result<(), DbError> {
-    let now = cx.context.now();
-    for (states, days) in [(&["done", "cancelled"][..], 7), (&["dead"][..], 90)] {
-        let before = now - chrono::Duration::days(days);
-        while table::trim(db, states, before).await? > 0 {
-            if cx.cancel.is_cancelled() {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
+    claims::end_all_leases(db, db.clock().now()).await
 }

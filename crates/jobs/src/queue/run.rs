@@ -1,59 +1,105 @@
-//! One run of a job: the handler under its time limit and its lease, and what is written at its end.
+//! One run of a job: the handler under its time limit and its lease, and how it ended.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use portico_base::{Caller, Context, Principal};
-use portico_db::DbError;
-use portico_telemetry::logs::LogContext;
+use portico_telemetry::logs::{LogContext, LogTail, in_scope};
 use portico_telemetry::trace::{self, OpenSpan, SpanKind};
 use tokio_util::sync::CancellationToken;
 
+use super::claims::Claim;
+use super::ends::{Ended, Left};
 use super::figures::Ran;
+use super::held::Held;
 use super::job::{Failure, JobRun};
-use super::table::{self, Claim, Ended};
 use super::{Inner, Kind};
 
-/// How often the end of a run is written when it meets another transaction.
-const TRIES: u32 = 3;
+/// A run that has ended, not written yet.
+pub(super) struct Finished {
+    pub(super) claim: Arc<Claim>,
+    pub(super) held: Arc<Held>,
+    /// How; nothing when its lease was lost.
+    pub(super) end: Option<End>,
+    pub(super) left: Left,
+    pub(super) took: Duration,
+}
+
+/// How a run ended.
+pub(super) enum End {
+    /// As it should.
+    Done,
+    /// Otherwise.
+    Not(Ran, Ended),
+}
+
+impl Finished {
+    /// It ended well, at once and without a word: nothing but its state is to be written.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.end, Some(End::Done)) && self.claim.tries <= 1 && self.left.logs.is_empty()
+    }
+}
 
 impl Inner {
-    /// Runs the handler and writes how it ended.
-    pub(super) async fn run(&self, kind: &Kind, claim: Claim, stop: &CancellationToken) -> Ran {
+    /// Runs the handler.
+    pub(super) async fn run(
+        &self,
+        kind: &Kind,
+        claim: Claim,
+        stop: &CancellationToken,
+    ) -> Finished {
         let begun = Instant::now();
         let claim = Arc::new(claim);
-        let result = self.handle(kind, &claim, stop).await;
-        let ran = self.write_end(kind, &claim, result).await;
-        if let Some(observer) = self.observer.get() {
-            observer(kind.handler.kind, begun.elapsed());
+        let held = self.hands.take(&claim);
+        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let request_id = format!("{}-{}-{number}", claim.kind, self.holder);
+        let tail = Arc::new(LogTail::default());
+        let mut span = self.job_span(&claim, &request_id, &tail);
+        let result = self
+            .handle(kind, &claim, &held, stop, &span, &request_id)
+            .await;
+        let lines = Arc::clone(&tail);
+        let end = self
+            .end_of(kind, &claim, &held, result, &mut span, lines)
+            .await;
+        let (mut logs, dropped) = tail.take();
+        if dropped > 0 {
+            logs.insert(0, format!("… {dropped} lines before"));
         }
-        kind.figures.note(ran);
-        ran
+        let trace = span.kept_trace().map(|trace| trace.to_string());
+        Finished {
+            left: Left { logs, trace },
+            took: begun.elapsed(),
+            claim,
+            held,
+            end,
+        }
     }
 
-    /// The handler's own result; nothing when its lease was lost, or when it did not end in time after
-    /// the process was told to stop (the second value tells which).
+    /// The handler's own result; [`Ran::Lost`] when its lease was lost, or [`Ran::GivenBack`] when it did
+    /// not end in time after the process was told to stop.
     async fn handle(
         &self,
         kind: &Kind,
         claim: &Arc<Claim>,
+        held: &Arc<Held>,
         stop: &CancellationToken,
+        span: &OpenSpan,
+        request_id: &str,
     ) -> Result<Result<(), Failure>, Ran> {
-        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
-        let request_id = format!("{}-{}-{number}", claim.kind, self.holder);
-        let mut span = self.job_span(claim, &request_id);
         let cancel = stop.child_token();
         let run = JobRun {
             context: Context {
-                caller: Caller::internal(Principal::system(), &request_id),
+                caller: Caller::internal(Principal::system(), request_id),
                 clock: Arc::clone(&self.clock),
                 random: Arc::clone(&self.random),
             },
             cancel: cancel.clone(),
             claim: Arc::clone(claim),
+            held: Arc::clone(held),
         };
         let handler = Arc::clone(&kind.handler.run);
         // The closure itself may panic as well as its future.
@@ -67,132 +113,89 @@ impl Inner {
             }
         };
         let grace = self.timing.ttl.saturating_sub(self.timing.stop) * 2 / 3;
-        let result = {
-            let mut work = Box::pin(span.around(limited));
+        let mut work = Box::pin(span.around(limited));
+        let mut asked = false;
+        loop {
             tokio::select! {
                 biased;
                 // Whoever fails because it was told to stop has not failed.
-                result = &mut work => match result {
-                    Err(_) if stop.is_cancelled() => Err(Ran::GivenBack),
+                result = &mut work => return match result {
+                    Err(_) if stop.is_cancelled() && !asked => Err(Ran::GivenBack),
                     result => Ok(result),
                 },
-                () = self.keep(claim) => {
+                () = held.lost(self.timing.stop) => {
                     cancel.cancel();
                     let _ = tokio::time::timeout(grace, &mut work).await;
-                    Err(Ran::Lost)
+                    return Err(Ran::Lost);
                 }
-                () = stop.cancelled() => match tokio::time::timeout(grace, &mut work).await {
+                () = held.asked.cancelled(), if !asked => {
+                    asked = true;
+                    cancel.cancel();
+                }
+                () = stop.cancelled() => return match tokio::time::timeout(grace, &mut work).await {
                     Ok(Ok(())) => Ok(Ok(())),
+                    Ok(Err(failure)) if asked => Ok(Err(failure)),
                     _ => Err(Ran::GivenBack),
                 },
             }
-        };
-        if let Ok(Err(failure)) = &result {
-            span.fail(failure.text());
-        }
-        result
-    }
-
-    /// Renews the lease; returns when it is lost, or might be soon.
-    async fn keep(&self, claim: &Claim) {
-        let mut renewed = tokio::time::Instant::now();
-        loop {
-            tokio::time::sleep_until(renewed + self.timing.renew).await;
-            let sent = tokio::time::Instant::now();
-            let end = renewed + self.timing.stop;
-            if sent >= end {
-                return;
-            }
-            let renewing = table::renew(&self.db, claim, self.timing.ttl);
-            match tokio::time::timeout_at(end, renewing).await {
-                Ok(Ok(true)) => renewed = sent,
-                Ok(Ok(false)) | Err(_) => return,
-                Ok(Err(error)) => {
-                    tracing::warn!(job = claim.kind, job_id = %claim.id, err = %error, "a job's lease was not renewed");
-                    tokio::time::sleep(self.timing.renew / 5).await;
-                }
-            }
         }
     }
 
-    async fn write_end(
+    /// What is to be written about a result; nothing when the lease was lost.
+    async fn end_of(
         &self,
         kind: &Kind,
         claim: &Claim,
+        held: &Held,
         result: Result<Result<(), Failure>, Ran>,
-    ) -> Ran {
+        span: &mut OpenSpan,
+        tail: Arc<LogTail>,
+    ) -> Option<End> {
         let now = self.clock.now();
-        let (ran, ended) = match result {
-            Ok(Ok(())) => (Ran::Done, None),
-            Err(Ran::GivenBack) => (Ran::GivenBack, Some(Ended::Again(now, None))),
+        let failure = match result {
+            Ok(Ok(())) => return Some(End::Done),
+            Err(Ran::GivenBack) => {
+                return Some(End::Not(Ran::GivenBack, Ended::GivenBack(now)));
+            }
             Err(_) => {
                 tracing::warn!(job = claim.kind, job_id = %claim.id, "a job's lease was lost");
-                return Ran::Lost;
+                return None;
             }
-            Ok(Err(failure)) => {
-                let text = failure.text();
-                let wait = match failure {
-                    Failure::Dead(_) => None,
-                    _ if claim.tries >= claim.max_tries => None,
-                    Failure::RetryAfter(_, wait) => Some(wait),
-                    Failure::Retry(_) => {
-                        let backoff = kind.handler.backoff;
-                        Some(backoff.wait(claim.tries, |bound| self.random.below(bound)))
-                    }
-                };
-                log_failure(claim, &text, wait.is_none());
-                match wait {
-                    Some(wait) => (Ran::Retried, Some(Ended::Again(now + wait, Some(text)))),
-                    None => (Ran::Dead, Some(Ended::Dead(text))),
-                }
+            Ok(Err(failure)) => failure,
+        };
+        if held.asked.is_cancelled() {
+            return Some(End::Not(Ran::Cancelled, Ended::Cancelled));
+        }
+        let text = failure.text();
+        span.fail(text.clone());
+        let wait = match failure {
+            Failure::Dead(_) => None,
+            _ if claim.tries >= claim.max_tries => None,
+            Failure::RetryAfter(_, wait) => Some(wait),
+            Failure::Retry(_) => {
+                let backoff = kind.handler.backoff;
+                Some(backoff.wait(claim.tries, |bound| self.random.below(bound)))
             }
         };
-        match self.write(claim, ended.as_ref()).await {
-            Ok(true) => ran,
-            Ok(false) => {
-                tracing::warn!(job = claim.kind, job_id = %claim.id, "a job's lease was lost");
-                Ran::Lost
-            }
-            // The lease ends, and the job is run again: once too often rather than not at all.
-            Err(error) => {
-                tracing::error!(job = claim.kind, job_id = %claim.id, err = %error, "a job's end was not written");
-                Ran::Lost
-            }
-        }
-    }
-
-    /// Writes the end (done, where nothing else is said); false when the lease was lost.
-    async fn write(&self, claim: &Claim, ended: Option<&Ended>) -> Result<bool, DbError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let written = self.write_once(claim, ended).await;
-            match written {
-                // Somebody asked for the same at this moment: now it can be seen.
-                Err(error)
-                    if tries < TRIES && (error.is_unique_violation() || error.is_transient()) => {}
-                done => return done,
-            }
-        }
-    }
-
-    async fn write_once(&self, claim: &Claim, ended: Option<&Ended>) -> Result<bool, DbError> {
-        let now = self.clock.now();
-        let tx = self.db.begin().await?;
-        let written = match ended {
-            // The handler may have written it itself, with its effect.
-            None => table::finish(&tx, claim, now).await? || table::is_done(&tx, claim).await?,
-            Some(ended) => table::end(&tx, claim, ended, now).await?,
+        // The line belongs to the run as well.
+        let context = LogContext {
+            tail: Some(tail),
+            ..LogContext::default()
         };
-        tx.commit().await?;
-        Ok(written)
+        let logging = async { log_failure(claim, &text, wait.is_none()) };
+        in_scope(Arc::new(context), logging).await;
+        Some(match wait {
+            Some(wait) => End::Not(Ran::Retried, Ended::Again(now + wait, text)),
+            None => End::Not(Ran::Dead, Ended::Dead(text)),
+        })
     }
 
     /// A run begins a trace of its own and names that of the request which asked for it.
-    fn job_span(&self, claim: &Claim, request_id: &str) -> OpenSpan {
+    fn job_span(&self, claim: &Claim, request_id: &str, tail: &Arc<LogTail>) -> OpenSpan {
         let context = LogContext {
             request_id: Some(Arc::from(request_id)),
             service: claim.kind.split('.').next().map(Arc::from),
+            tail: Some(Arc::clone(tail)),
             ..LogContext::default()
         };
         let name = claim.kind.clone();

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cron;
 mod queue;
+mod rig;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -276,7 +278,11 @@ async fn the_platform_keeps_its_own_tables_small() {
     each_backend(async |t| {
         let tables = [("jobs", portico_jobs::migrations())];
         t.db.migrate(&tables).await.unwrap();
-        let runner = runner(t, "me", ops_jobs(&t.db));
+        let runner = runner(
+            t,
+            "me",
+            ops_jobs(&t.db, &portico_contract::settings::Settings::defaults()),
+        );
         let tx = t.db.begin().await.unwrap();
         tx.publish("a.thing.done", "1", &1).unwrap();
         tx.commit().await.unwrap();

@@ -6,109 +6,19 @@ use std::time::Duration;
 
 use chrono::Duration as Span;
 use parking_lot::Mutex;
-use portico_base::{Caller, Clock, Context, Principal, SeededRandom, SystemClock};
+use portico_base::{Clock as _, SeededRandom, SystemClock};
+use portico_contract::settings::Settings;
 use portico_db::sea_orm::ConnectionTrait as _;
 use portico_db::sea_query::{Expr, ExprTrait as _, Query};
-use portico_db::testing::{TestDb, each_backend};
-use portico_db::{Db, LeaseTiming};
-use portico_jobs::{Failure, Handler, Job, JobId, JobRun, Queue, Ran, enqueue};
+use portico_db::testing::each_backend;
+use portico_jobs::{Failure, Handler, Job, JobRun, Ran, enqueue};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const KIND: &str = "test.do";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Times of a lease that a test can wait for.
-const SHORT: LeaseTiming = LeaseTiming {
-    ttl: Duration::from_millis(900),
-    renew: Duration::from_millis(300),
-    stop: Duration::from_millis(700),
+use crate::rig::{
+    KIND, PATIENCE, SHORT, ask, context, job, live, migrate, noting, row, start, still,
 };
-
-async fn migrate(t: &TestDb) {
-    let sets = [("jobs", portico_jobs::migrations())];
-    t.db.migrate(&sets).await.unwrap();
-}
-
-fn context(clock: impl Clock) -> Context {
-    Context {
-        caller: Caller::internal(Principal::system(), "req-1"),
-        clock: Arc::new(clock),
-        random: Arc::new(portico_base::SystemRandom),
-    }
-}
-
-async fn ask(t: &TestDb, job: Job) -> JobId {
-    let tx = t.db.begin().await.unwrap();
-    let id = enqueue(&tx, &context(t.clock.clone()), job).await.unwrap();
-    tx.commit().await.unwrap();
-    id
-}
-
-fn job(payload: u32) -> Job {
-    Job::new(KIND, &payload).unwrap()
-}
-
-/// A queue that goes by the test's clock.
-fn still(t: &TestDb, handler: Handler) -> Queue {
-    let random = Arc::new(SeededRandom::new(1));
-    Queue::new(
-        t.db.clone(),
-        Arc::new(t.clock.clone()),
-        random,
-        "me",
-        [handler],
-    )
-}
-
-/// A queue of another process that goes by the wall clock.
-async fn live(t: &TestDb, holder: &str, handler: Handler) -> (Queue, Db) {
-    let db = Db::connect(&t.options, Arc::new(SystemClock))
-        .await
-        .unwrap();
-    let random = Arc::new(SeededRandom::new(1));
-    let queue = Queue::new(db.clone(), Arc::new(SystemClock), random, holder, [handler])
-        .with_lease_timing(SHORT);
-    (queue, db)
-}
-
-fn start(queue: &Queue) -> (CancellationToken, tokio::task::JoinHandle<()>) {
-    let (queue, stop) = (queue.clone(), CancellationToken::new());
-    let stopping = stop.clone();
-    (
-        stop,
-        tokio::spawn(async move { queue.work(&stopping).await }),
-    )
-}
-
-/// State, tries and error of a job.
-async fn row(t: &TestDb, id: JobId) -> (String, i32, Option<String>) {
-    let mut select = Query::select();
-    select
-        .columns(["state", "tries", "last_error"])
-        .from("jobs")
-        .and_where(Expr::col("id").eq(id.0));
-    let row = t.db.reader().query_one(&select).await.unwrap().unwrap();
-    (
-        row.try_get("", "state").unwrap(),
-        row.try_get("", "tries").unwrap(),
-        row.try_get("", "last_error").unwrap(),
-    )
-}
-
-/// A handler that notes the payloads.
-fn noting(seen: &Arc<Mutex<Vec<u32>>>) -> Handler {
-    let seen = Arc::clone(seen);
-    Handler::new(KIND, move |run: JobRun| {
-        let seen = Arc::clone(&seen);
-        async move {
-            seen.lock().push(run.payload()?);
-            Ok(())
-        }
-    })
-}
 
 #[tokio::test]
 async fn a_job_lives_and_dies_with_its_transaction() {
@@ -492,7 +402,7 @@ async fn old_jobs_are_removed_and_due_ones_are_found_by_an_index() {
             Arc::new(t.clock.clone()),
             Arc::new(SeededRandom::new(1)),
             "me",
-            portico_jobs::ops_jobs(&t.db),
+            portico_jobs::ops_jobs(&t.db, &Settings::defaults()),
         )
         .unwrap();
         let count = async || {
@@ -500,14 +410,27 @@ async fn old_jobs_are_removed_and_due_ones_are_found_by_an_index() {
             all.column("id").from("jobs");
             t.db.reader().query_all(&all).await.unwrap().len()
         };
-        t.clock.advance(Span::days(6));
-        jobs.run_now("ops.jobs_trim").await.unwrap();
-        assert_eq!(count().await, 2);
-        t.clock.advance(Span::days(2));
-        jobs.run_now("ops.jobs_trim").await.unwrap();
-        assert_eq!(count().await, 1);
+        // Its own first moment is asked for later.
+        jobs.look_at_schedules().await.unwrap();
+        let sweep = async |days| {
+            t.clock.advance(Span::days(days));
+            jobs.look_at_schedules().await.unwrap();
+            let ran = jobs.queue().work_off().await.unwrap();
+            assert_eq!(ran, [("ops.jobs_sweep", Ran::Done)]);
+        };
+        sweep(6).await;
+        assert_eq!(count().await, 3);
+        sweep(2).await;
+        // The first job is gone; both sweeps are younger than a week.
+        assert_eq!(count().await, 3);
         assert_eq!(row(t, waiting).await.0, "waiting");
         assert_ne!(waiting, done);
+        let mut first = Query::select();
+        first
+            .column("id")
+            .from("jobs")
+            .and_where(Expr::col("id").eq(done.0));
+        assert!(t.db.reader().query_one(&first).await.unwrap().is_none());
         let mut due = Query::select();
         due.column("run_at")
             .from("jobs")

@@ -1,20 +1,27 @@
 //! The command line: a contract that scripts rely on. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod audit;
+mod backup;
 mod connect;
 mod manage;
+mod operate;
 mod people;
 mod run;
 mod serve;
+mod settings;
 mod setup;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use audit::{AuditArgs, AuditCommand, ExportArgs, SearchArgs, VerifyArgs};
+pub(crate) use backup::{BackupArgs, BackupCommand, BackupNow, RestoreArgs};
 pub(crate) use connect::{ConnectArgs, Remote};
 pub(crate) use manage::{
     BreakerArgs, BreakerCommand, BreakerOrder, CacheArgs, CacheCommand, ExplainArgs, InstancesArgs,
     InstancesCommand, KvArgs, KvCommand, PurgeArgs, PurgeWhat, ReleaseArgs, ReleaseCommand,
     ReleaseSet, RouteArgs, RouteCommand, ServicesArgs,
 };
+pub(crate) use operate::{CronArgs, CronCommand, DoctorArgs, JobsArgs, JobsCommand};
 pub(crate) use people::{
     AccessTokenArgs, AccessTokenCommand, AdminArgs, AdminCommand, ApikeyArgs, ApikeyCommand,
     IdentityCommand, KeysArgs, KeysCommand, NewUserArgs, SmsArgs, SmsCommand, UserArgs,
@@ -22,6 +29,9 @@ pub(crate) use people::{
 };
 pub(crate) use run::{Restart, RunArgs};
 pub(crate) use serve::{ConfigFlags, ServeArgs};
+pub(crate) use settings::{
+    ChangeArgs, KeyCopyArgs, SecretsArgs, SecretsCommand, SettingsArgs, SettingsCommand,
+};
 pub(crate) use setup::{
     CompletionArgs, ConfigCommand, Demo, DemoArgs, DocsCommand, HealthArgs, MigrateAction,
     MigrateArgs, PluginArgs, PluginCommand, RegistryArgs, RegistryCommand, ReloadArgs, StatusArgs,
@@ -70,9 +80,13 @@ pub(crate) enum Command {
     Breaker(BreakerArgs),
     /// Keys and values that programs share (the Consul-compatible store).
     Kv(KvArgs),
+    /// Settings: list, change, history, roll back, export, apply, watch.
+    Settings(SettingsArgs),
+    /// Master keys and what they seal: status, rotate.
+    Secrets(SecretsArgs),
     /// Rescue of people: the first administrator, forgotten passwords, roles.
     Admin(AdminArgs),
-    /// Users: list, show, disable, enable, roles, log out, erase.
+    /// Users: list, show, disable, enable, roles, log out, export, erase.
     User(UserArgs),
     /// API keys for programs.
     Apikey(ApikeyArgs),
@@ -85,6 +99,14 @@ pub(crate) enum Command {
     /// Password hashing on this machine.
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Who did what: search, verify that nobody touched it, export.
+    Audit(AuditArgs),
+    /// Durable work: list, show, retry, cancel.
+    Jobs(JobsArgs),
+    /// Schedules: list them, run one now.
+    Cron(CronArgs),
+    /// Look at everything that can be wrong: processes, database, storage, clock, disk, certificates, audit.
+    Doctor(DoctorArgs),
     /// Tokens with which plug-ins register.
     Plugin(PluginArgs),
     /// Names of services: reserve and release.
@@ -98,6 +120,10 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Bring the database's schema up to this binary.
     Migrate(MigrateArgs),
+    /// Make a backup: one encrypted file with everything but the master key. Also: list, verify.
+    Backup(BackupArgs),
+    /// Restore a backup into an empty data directory or database.
+    Restore(Box<RestoreArgs>),
     /// Print a completion script for your shell.
     Completion(CompletionArgs),
     /// Print generated documentation.

@@ -129,13 +129,24 @@ pub(crate) enum UserCommand {
     },
     /// End all sessions of a user.
     Logout(WhoArgs),
-    /// Delete a user's account and data after the days of grace.
+    /// Write a copy of everything that is kept about a user into a zip file.
+    Export {
+        #[command(flatten)]
+        who: WhoArgs,
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: String,
+        /// The file; it must not exist. Default: the user's id with the ending `.zip`.
+        #[arg(long, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
+    },
+    /// Erase a user's account and data for good, now.
     Erase {
         #[command(flatten)]
         who: WhoArgs,
         /// Why, for the audit.
         #[arg(long)]
-        reason: Option<String>,
+        reason: String,
     },
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod apikey;
 mod argon2;
+mod export;
 mod keys;
 mod sms;
 mod token;

@@ -61,10 +61,18 @@ pub(crate) async fn run(args: UserArgs) -> Result<u8> {
             )
             .await
         }
+        UserCommand::Export {
+            who,
+            reason,
+            output,
+        } => {
+            let user = find(&client, &who).await?;
+            super::export::run(&client, &user, &reason, output, as_json).await
+        }
         UserCommand::Erase { who, reason } => {
             let user = find(&client, &who).await?;
             let body = json!({ "reason": reason });
-            act(&client, &user, ("/erase", &body, "to be erased"), as_json).await
+            act(&client, &user, ("/erase", &body, "being erased"), as_json).await
         }
     }
 }

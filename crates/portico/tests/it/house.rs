@@ -26,6 +26,7 @@ pub(crate) struct House {
     pub(crate) admin: String,
     pub(crate) folder: Arc<TempDir>,
     log: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 /// An answer, read to its end.
@@ -112,14 +113,14 @@ impl House {
             panic!("no ready line: {}\n{error}", log.lock().unwrap());
         }
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let told = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 sink.lock().unwrap().push_str(&(line + "\n"));
             }
         });
         let mut errors = child.stderr.take().unwrap();
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let failed = std::thread::spawn(move || {
             let mut text = String::new();
             let _ = errors.read_to_string(&mut text);
             sink.lock().unwrap().push_str(&text);
@@ -132,6 +133,7 @@ impl House {
             child,
             folder,
             log,
+            readers: vec![told, failed],
         }
     }
 
@@ -151,6 +153,14 @@ impl House {
     /// What it wrote to standard output and error so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The same after its end, whole.
+    pub(crate) fn last_words(&mut self) -> String {
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        self.log()
     }
 
     pub(crate) fn operator(&self) -> String {

@@ -2,7 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api_keys;
+mod apple;
 mod attacks;
+mod attacks_fields;
+mod attacks_people;
+mod audit;
+mod backup;
 mod bystanders;
 mod chaos;
 mod cli;
@@ -15,11 +20,14 @@ mod door;
 mod grpc;
 mod house;
 mod http2;
+mod jobs;
+mod leaks;
 mod life;
 mod mails;
 mod matrix;
 mod matrix_people;
 mod operate;
+mod personal;
 mod prometheus;
 mod raw;
 mod recorder;
@@ -29,6 +37,8 @@ mod run_command;
 mod scaled;
 mod scaled_hostile;
 mod scaled_outage;
+mod scaled_settings;
+mod settings;
 mod shop;
 mod signing_keys;
 mod sockets;

@@ -1,5 +1,10 @@
 //! Every route of the services' own APIs as every kind of caller, and every writing route's audit record.
 
+mod audit;
+mod backups;
+mod control;
+mod settings;
+
 use std::collections::BTreeSet;
 
 use portico_testkit::{Answer, Caller, TestApp, TestPlugin};
@@ -364,6 +369,10 @@ async fn every_route_answers_every_kind_of_caller_as_the_table_says() {
         gateway(),
         releases(),
         operating(),
+        control::rows(),
+        settings::rows(),
+        audit::rows(),
+        backups::rows(),
     ]
     .into_iter()
     .flatten()
@@ -509,6 +518,8 @@ impl Writer<'_> {
             .map(|record| record.action)
             .collect();
         assert_eq!(actions, [action], "{route} {url}");
+        let kept = audit::of_request(&self.operator, id).await;
+        assert_eq!(kept, [action], "{route} {url}: in the database");
         self.covered.insert(route.to_owned());
         answer
     }
@@ -528,6 +539,10 @@ async fn every_writing_route_leaves_one_record() {
     gateway_writes(&mut w).await;
     release_writes(&mut w, &house.plugin).await;
     breaker_writes(&mut w).await;
+    control::writes(&mut w).await;
+    settings::writes(&mut w).await;
+    audit::writes(&mut w).await;
+    backups::writes(&mut w).await;
     // A sign of life changes nothing that a person decided (RG-4).
     w.covered.insert("registry POST /heartbeat".to_owned());
     let writing: BTreeSet<String> = declared(&house.app)

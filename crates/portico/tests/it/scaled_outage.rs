@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use portico_db::testing::{PrivateServer, ServerTls};
+use portico_state::testing::RedisServer;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -172,4 +173,58 @@ async fn a_wrong_certificate_ends_the_start_with_its_reason() {
     let house = House::at(good, &["--database", &url]);
     assert_eq!(house.get("/healthz").await.status, 200);
     assert!(!house.log().contains("not encrypted"), "{}", house.log());
+}
+
+/// SC-13: Redis is trusted by the authority of `redis.ca_file` alone, and what is wrong with it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_known_by_the_authority_that_is_configured() {
+    let make = || generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } = make();
+    let Some(redis) = RedisServer::start_with(|dir| {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+        let port = free.unwrap().port();
+        std::fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
+        std::fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
+        let file = |name: &str| dir.join(name).display().to_string();
+        let (cert, key, tls) = (file("cert.pem"), file("key.pem"), port.to_string());
+        let arguments = [
+            ["--port", "0"],
+            ["--tls-port", &tls],
+            ["--bind", "127.0.0.1"],
+            ["--tls-cert-file", &cert],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &cert],
+            ["--tls-auth-clients", "no"],
+        ];
+        let arguments = arguments.concat().into_iter().map(str::to_owned);
+        (arguments.collect(), format!("rediss://localhost:{port}"))
+    }) else {
+        return;
+    };
+    let start = |authority: &str| {
+        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, authority).unwrap();
+        let text = format!("[redis]\nca_file = {file:?}\n");
+        std::fs::write(folder.path().join("portico.toml"), text).unwrap();
+        House::at(folder, &["--redis", redis.url()])
+    };
+    let state = async |house: &House| {
+        let url = format!("{}/health", house.admin);
+        let health = answer(client().get(url)).await.unwrap().json();
+        let checks = health["checks"].as_array().cloned().unwrap_or_default();
+        let redis = checks.into_iter().find(|check| check["name"] == "redis");
+        redis.unwrap_or_default().to_string()
+    };
+    let house = start(&cert.pem());
+    until("Redis is there", || async {
+        state(&house).await.contains("\"ok\"")
+    })
+    .await;
+    assert!(!house.log().contains("not encrypted"), "{}", house.log());
+    let house = start(&make().cert.pem());
+    until("the reason is told", || async {
+        state(&house).await.to_lowercase().contains("certificate")
+    })
+    .await;
 }

@@ -201,6 +201,38 @@ async fn each_attempt_has_a_span_and_the_instance_hangs_below_it() {
     assert_eq!(sent, format!("00-{TRACE}-{}-01", attempt.id));
 }
 
+/// OB-11: the look in the cache is a span beside the attempt, and what it found is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_in_the_cache_is_a_span() {
+    let collector = Collector::start().await;
+    let (house, _keys) = collector.house(1.0);
+    let hello = Recorder::start("hello").await;
+    house.register("hello", hello.port(), json!({})).await;
+    let rule = json!({ "scope": { "path_prefix": "/api/hello" }, "policy": { "mode": "on", "ttl_s": 60 } });
+    house.save("cache-rules", "all", rule).await;
+    let url = format!("{}/api/hello/x", house.http);
+    for (trace, wanted) in [
+        ("a".repeat(32), &["miss", "miss"][..]),
+        ("b".repeat(32), &["hit"]),
+    ] {
+        let got = answer(client().get(&url).header("traceparent", parent(&trace))).await;
+        assert_eq!(got.unwrap().status, 200);
+        let spans = collector.trace(&trace, 2 * wanted.len()).await;
+        let server = spans
+            .iter()
+            .find(|s| s.parent == "00f067aa0ba902b7")
+            .unwrap();
+        let looks: Vec<_> = spans.iter().filter(|s| s.name == "cache look-up").collect();
+        let found: Vec<&str> = { looks.iter() }
+            .map(|s| s.attributes["portico.cache"].as_str())
+            .collect();
+        assert_eq!(found, wanted, "{spans:?}");
+        assert!(looks.iter().all(|s| s.parent == server.id), "{spans:?}");
+        let attempts = spans.iter().filter(|s| s.name == "attempt").count();
+        assert_eq!(attempts, wanted.len() - 1, "{spans:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_who_may_read_traces_can_ask_for_one_and_failures_are_kept() {
     let collector = Collector::start().await;

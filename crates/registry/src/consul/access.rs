@@ -90,8 +90,28 @@ fn token<'a>(headers: &'a HeaderMap, params: &'a Params) -> Option<&'a str> {
 /// Longest wait for a token that has to be read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whoever calls.
+/// Whoever calls, unless the tenant is suspended.
 pub(crate) async fn identify(
+    state: &ConsulState,
+    headers: &HeaderMap,
+    params: &Params,
+    peer: Option<SocketAddr>,
+) -> Result<Arc<Principal>, Refused> {
+    let who = named(state, headers, params, peer).await?;
+    still_in(state, &who)?;
+    Ok(who)
+}
+
+/// Nobody of a suspended tenant gets in, nor on with what waits (ID-5); the operator repairs every tenant.
+pub(crate) fn still_in(state: &ConsulState, who: &Principal) -> Result<(), Refused> {
+    let operator = who.kind == PrincipalKind::Operator;
+    if !operator && state.tenants.is_suspended(who.tenant) {
+        return refuse(403, "the tenant is suspended");
+    }
+    Ok(())
+}
+
+async fn named(
     state: &ConsulState,
     headers: &HeaderMap,
     params: &Params,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, select_all};
 use tokio::time::Instant;
 
+use super::access::still_in;
 use super::reply::{Answer, Refused, Reply};
 use super::request::{Blocking, Request};
 use super::state::{ConsulState, Topic};
@@ -71,6 +72,7 @@ where
             () = tokio::time::sleep_until(deadline) => {}
             () = state.stop.cancelled() => {}
         }
+        still_in(state, r.cx.principal())?;
     }
 }
 

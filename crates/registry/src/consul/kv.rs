@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::access::{KV_READ, KV_WRITE, need};
 use super::blocking::{self, Look, Wait};
+use super::kv_settings;
 use super::kv_store::{Fail, Store, Verb};
 use super::reply::{Answer, Refused, Reply, denied, refuse};
 use super::request::Request;
@@ -26,6 +27,11 @@ pub(super) fn is_own(key: &str) -> bool {
 
 /// GET: one key, a prefix, or names alone.
 pub(super) async fn get(state: &ConsulState, r: &Request, key: &str) -> Answer {
+    if let Some(own) = kv_settings::path(key) {
+        // Whose permission is needed there is for the settings to say.
+        r.datacenter(&state.options.datacenter)?;
+        return kv_settings::get(state, r, key, own).await;
+    }
     need(r, &KV_READ)?;
     r.datacenter(&state.options.datacenter)?;
     if is_own(key) {
@@ -152,7 +158,7 @@ async fn names(state: &ConsulState, r: &Request, prefix: &str) -> Answer {
 }
 
 /// The key up to and with the first separator behind the prefix.
-fn cut<'a>(key: &'a str, prefix: &str, separator: &str) -> &'a str {
+pub(super) fn cut<'a>(key: &'a str, prefix: &str, separator: &str) -> &'a str {
     if separator.is_empty() {
         return key;
     }
@@ -188,6 +194,14 @@ fn conflicting(r: &Request, flags: &[&str]) -> Result<(), Refused> {
 
 /// PUT.
 pub(super) async fn put(state: &ConsulState, r: &mut Request, key: &str) -> Answer {
+    if let Some(own) = kv_settings::path(key) {
+        r.datacenter(&state.options.datacenter)?;
+        conflicting(r, &["cas", "acquire", "release"])?;
+        let cas = r.params.get("cas").map(number).transpose()?;
+        let value = value(state, r).await?;
+        kv_settings::check_size(state, key, &value)?;
+        return kv_settings::put(state, r, own, &value, cas).await;
+    }
     need(r, &KV_WRITE)?;
     r.datacenter(&state.options.datacenter)?;
     writable(key)?;
@@ -281,6 +295,12 @@ pub(super) async fn conclude(tx: portico_db::WriteTx, changed: bool) -> Result<(
 
 /// DELETE.
 pub(super) async fn delete(state: &ConsulState, r: &Request, key: &str) -> Answer {
+    if let Some(own) = kv_settings::path(key) {
+        r.datacenter(&state.options.datacenter)?;
+        conflicting(r, &["recurse", "cas"])?;
+        let cas = r.params.get("cas").map(number).transpose()?;
+        return kv_settings::delete(state, r, own, cas).await;
+    }
     need(r, &KV_WRITE)?;
     r.datacenter(&state.options.datacenter)?;
     conflicting(r, &["recurse", "cas"])?;

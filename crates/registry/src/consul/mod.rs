@@ -16,6 +16,7 @@ mod health;
 mod input;
 mod keeper;
 mod kv;
+mod kv_settings;
 mod kv_store;
 mod listener;
 mod register;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use portico_config::Listen;
+use portico_contract::tenants::TenantsCell;
 use portico_host::{BuildCx, HttpSurface, Surface, Worker};
 use portico_web::serve::Limits;
 
@@ -77,8 +79,14 @@ pub(crate) fn build(cx: &BuildCx<'_>, core: &Arc<Core>) -> Parts {
             .collect(),
     };
     let leave = cx.spawner.stopping().child_token();
-    let credentials = cx.credentials.clone();
-    let state = ConsulState::new(Arc::clone(core), options, credentials, leave.clone());
+    let who = (
+        cx.credentials.clone(),
+        cx.provided.get::<TenantsCell>().unwrap_or_default(),
+    );
+    let state = ConsulState::new(Arc::clone(core), options, who, leave.clone());
+    if let Some(tree) = core.settings_tree.get() {
+        kv_settings::follow(&state, &**tree);
+    }
     let surface = match config.listen.consul {
         Listen::Off => None,
         Listen::At(address) => {

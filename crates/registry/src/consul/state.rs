@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use portico_base::Principal;
 use portico_contract::credentials::Credentials;
+use portico_contract::tenants::TenantsCell;
 use portico_telemetry::metrics::{CounterFamily, CounterVec, Gauge, GaugeFamily, Registry};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +102,7 @@ pub(crate) struct Inner {
     pub core: Arc<Core>,
     pub options: Options,
     pub credentials: Credentials,
+    pub tenants: Arc<TenantsCell>,
     pub topics: Topics<Topic>,
     pub figures: Figures,
     /// Cancelled when the process stops: whoever waits is answered at once.
@@ -129,7 +131,7 @@ impl ConsulState {
     pub(crate) fn new(
         core: Arc<Core>,
         options: Options,
-        credentials: Credentials,
+        (credentials, tenants): (Credentials, Arc<TenantsCell>),
         stop: CancellationToken,
     ) -> Self {
         let registry = &core.metrics.registry;
@@ -144,6 +146,7 @@ impl ConsulState {
             core,
             options,
             credentials,
+            tenants,
             topics: Topics::default(),
             figures,
             stop,

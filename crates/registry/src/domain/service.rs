@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portico_base::{Principal, PrincipalKind, Timestamp};
 use portico_contract::directory::{DefaultAccess, Endpoint};
+use portico_contract::services::PLATFORM;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -98,6 +99,11 @@ impl Service {
         self.builtin
             || (portico_base::name::is_service_name(&self.name)
                 && !portico_base::name::is_reserved(&self.name))
+    }
+
+    /// The platform stands on it: it is never switched off.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.builtin && PLATFORM.contains(&&*self.name)
     }
 
     /// What callers see of it, to tell whether anything changed.

@@ -155,7 +155,8 @@ pub(super) struct Switched {
 ///
 /// For everybody, or for one tenant.
 #[utoipa::path(post, path = "/services/{id}/enabled", tag = "registry", request_body = Switch,
-    params(("id" = String, Path, description = "name or id of the service")), responses((status = 200, body = Switched)))]
+    params(("id" = String, Path, description = "name or id of the service")),
+    responses((status = 200, body = Switched), (status = 409)))]
 pub(super) async fn enabled(
     State(api): State<Api>,
     Cx(cx): Cx,

@@ -103,6 +103,14 @@ fn below_services() -> Vec<Change> {
         .unique()
         .take()
         .into(),
+        // Built-in services have no rows of their own: they are known by their names.
+        table("tenant_builtin_services")
+            .col(uuid("tenant_id"))
+            .col(text("name"))
+            .col(boolean("enabled"))
+            .primary_key(&mut key(["tenant_id", "name"]))
+            .take()
+            .into(),
         table("tenant_services")
             .col(uuid("tenant_id"))
             .col(uuid("service_id"))

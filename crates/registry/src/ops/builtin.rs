@@ -1,11 +1,13 @@
 //! Built-in services: in the directory like any other, as instances of this process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use portico_base::secret::token_hash;
 use portico_base::{Context, Principal};
 use portico_contract::directory::{DefaultAccess, InstanceState, Protocol};
+use uuid::Uuid;
 
 use crate::domain::instance::{Definition, Instance, Source};
 use crate::domain::service::{Contributions, Owner, Service, Version};
@@ -14,13 +16,14 @@ use crate::model::Mutation;
 
 /// Puts the services of this binary into the model, with an instance for those that this process runs: a
 /// service whose role runs nowhere is known and has no process (OP-1). They have no rows: they end with
-/// the process.
+/// the process. `off` names the tenants for which applications among them are switched off.
 pub(crate) fn announce(
     core: &Core,
     cx: &Context,
     names: &[&'static str],
     running: &[&'static str],
     version: &'static str,
+    off: &HashMap<String, Vec<Uuid>>,
 ) {
     let (index, seq) = {
         let model = core.model.read();
@@ -29,7 +32,9 @@ pub(crate) fn announce(
     let mut mutations = Vec::new();
     for name in names {
         let version: Arc<str> = Arc::from(version);
-        let service = Arc::new(service(cx, name, &version, index));
+        let mut service = service(cx, name, &version, index);
+        switch(&mut service, off);
+        let service = Arc::new(service);
         mutations.push(Mutation::PutService(Arc::clone(&service)));
         if running.contains(name) {
             let instance = instance(core, cx, &service, version, index);
@@ -39,10 +44,25 @@ pub(crate) fn announce(
     core.apply(mutations, index, seq, Vec::new());
 }
 
+/// Takes over for whom an application is switched off. What the platform stands on never is, whatever a row of
+/// another version says.
+pub(crate) fn switch(service: &mut Service, off: &HashMap<String, Vec<Uuid>>) {
+    let off = off.get(&*service.name).filter(|_| !service.is_fixed());
+    service.disabled_for = off.cloned().unwrap_or_default().into();
+}
+
+/// The same in every process, for changes are told by it.
+fn id_of(name: &str) -> Uuid {
+    let hash = token_hash(&format!("portico/service/{name}"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 fn service(cx: &Context, name: &'static str, version: &Arc<str>, index: u64) -> Service {
     let now = cx.now();
     Service {
-        id: cx.new_id(),
+        id: id_of(name),
         tenant: None,
         name: Arc::from(name),
         display_name: Arc::from(name),

@@ -160,9 +160,14 @@ pub(crate) async fn switch(
         }
         Arc::clone(&entry.service)
     };
-    if known.builtin {
+    if known.is_fixed() {
         return Err(Error::Conflict(
-            "a built-in service is switched by the process's roles",
+            "the platform stands on this service; it cannot be switched",
+        ));
+    }
+    if known.builtin && tenant.is_none() {
+        return Err(Error::Conflict(
+            "for everybody a built-in service is switched by the process's roles",
         ));
     }
     let whole = tenant.is_none() || known.tenant.is_none() && tenant != Some(cx.tenant());
@@ -184,7 +189,9 @@ pub(crate) async fn switch(
             }
             off.sort();
             next.disabled_for = off.into();
-            store::services::put_tenant(w.tx(), tenant, service, enabled).await?;
+            if !known.builtin {
+                store::services::put_tenant(w.tx(), tenant, service, enabled).await?;
+            }
         }
     }
     if next.same_content(&known) {
@@ -192,7 +199,10 @@ pub(crate) async fn switch(
     }
     next.updated_at = w.now();
     let next = Arc::new(next);
-    w.put_service(&next, &[]).await?;
+    match (next.builtin, tenant) {
+        (true, Some(tenant)) => w.put_builtin(&next, tenant, enabled).await?,
+        _ => w.put_service(&next, &[]).await?,
+    }
     w.service_event(EventKind::ServiceChanged, &next);
     let record = audited(
         "registry.service.switched",

@@ -87,6 +87,7 @@ pub(crate) async fn register(
     if cx.principal().kind != PrincipalKind::Instance {
         need(cx, Permission::new("registry:instance:register"))?;
     }
+    crate::plugin_settings::check(core, &request.registration)?;
     let rights = rights_for(core, cx, &request)?;
     let placed = place::place(core, cx, request, rights).await?;
     if let Some(same) = unchanged(core, cx, &placed) {

@@ -20,6 +20,7 @@ const TABLE: &str = "services";
 const VERSIONS: &str = "service_versions";
 const ENDPOINTS: &str = "service_endpoints";
 const TENANTS: &str = "tenant_services";
+const BUILTIN: &str = "tenant_builtin_services";
 
 /// Writes a service without its versions.
 pub(crate) async fn put(conn: &impl ConnectionTrait, s: &Service) -> Result<(), DbError> {
@@ -187,6 +188,43 @@ pub(crate) async fn put_tenant(
         [tenant.into(), service.into(), enabled.into()],
     )
     .await
+}
+
+/// Switches a built-in service for a tenant.
+pub(crate) async fn put_builtin(
+    conn: &impl ConnectionTrait,
+    tenant: Uuid,
+    name: &str,
+    enabled: bool,
+) -> Result<(), DbError> {
+    upsert(
+        conn,
+        BUILTIN,
+        &["tenant_id", "name"],
+        ["tenant_id", "name", "enabled"],
+        [tenant.into(), name.into(), enabled.into()],
+    )
+    .await
+}
+
+/// For whom built-in services are switched off, by name.
+pub(crate) async fn builtin_off(
+    conn: &impl ConnectionTrait,
+) -> Result<HashMap<String, Vec<Uuid>>, DbError> {
+    let mut select = Query::select();
+    select
+        .columns(["tenant_id", "name"])
+        .from(BUILTIN)
+        .and_where(Expr::col("enabled").eq(false))
+        .order_by("tenant_id", Order::Asc);
+    let mut out: HashMap<String, Vec<Uuid>> = HashMap::new();
+    for row in &conn.query_all(&select).await? {
+        let name: String = row.try_get("", "name")?;
+        out.entry(name)
+            .or_default()
+            .push(row.try_get("", "tenant_id")?);
+    }
+    Ok(out)
 }
 
 /// All services, or those with the ids.

@@ -194,6 +194,7 @@ impl House {
             clock: Arc::new(self.clock.clone()),
             random: Arc::new(SystemRandom),
             step_up: None,
+            failures: None,
         });
         self.router
             .clone()

@@ -1,5 +1,7 @@
 //! Reading: lists, pages, the mission's shape, catalogue, Prometheus.
 
+use std::collections::HashMap;
+
 use portico_base::{Principal, id};
 use portico_db::testing::each_backend;
 use serde_json::json;
@@ -56,7 +58,14 @@ async fn built_in_services_are_in_the_directory_and_their_names_are_taken() {
         let house = House::new(db).await;
         let cx = house.core.own_context("test");
         let names = ["registry", "storage2"];
-        builtin::announce(&house.core, &cx, &names, &["registry"], "0.1.0");
+        builtin::announce(
+            &house.core,
+            &cx,
+            &names,
+            &["registry"],
+            "0.1.0",
+            &HashMap::new(),
+        );
         let directory = house.directory();
         let service = directory.find(id::TENANT_DEFAULT, "registry").unwrap();
         assert!(service.builtin && service.instances.len() == 1);

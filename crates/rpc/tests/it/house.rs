@@ -17,7 +17,7 @@ use portico_base::{
 };
 use portico_contract::credentials::{CredentialSource, Credentials};
 use portico_rpc::{
-    ChainOptions, MAX_MESSAGE, Method, RpcOptions, RpcRoutes, Running, Server, call,
+    ChainOptions, Hosts, MAX_MESSAGE, Method, RpcOptions, RpcRoutes, Running, Server, call,
 };
 use portico_state::{Deps, State};
 use portico_telemetry::metrics::Registry;
@@ -209,12 +209,14 @@ impl House {
         let credentials = Credentials::default();
         credentials.add(Arc::new(Tokens));
         let mut options = RpcOptions {
+            tls: None,
             chain: ChainOptions {
                 clock: Arc::new(SystemClock),
                 random: Arc::new(SystemRandom),
                 credentials,
                 verifier: None,
                 tenants: None,
+                hosts: Hosts::default(),
                 address_rules: None,
                 limiter: state.limiter().clone(),
                 metrics: metrics.clone(),

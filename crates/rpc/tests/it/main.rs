@@ -5,3 +5,4 @@
 mod chain;
 mod clients;
 mod house;
+mod listener;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::{digest, hmac};
 use serde_json::{Value, json};
 
-use super::account::{ALIYUN_ID, ALIYUN_SECRET};
+use super::account::{ALIYUN_ID, ALIYUN_NOTICE, ALIYUN_SECRET};
 use super::{Order, Refused, Request, is_e164, refuse};
 
 const SKEW_S: i64 = 900;
@@ -38,6 +38,9 @@ pub(super) fn check(request: &Request, now_s: i64) -> Result<Order, Refused> {
     if !of("TemplateCode").starts_with("SMS_") {
         return Err(refuse("isv.SMS_TEMPLATE_ILLEGAL", "no template"));
     }
+    if of("TemplateCode").starts_with(ALIYUN_NOTICE) {
+        return notice(phone, &given, nonce);
+    }
     let parameters: BTreeMap<String, String> = serde_json::from_str(of("TemplateParam"))
         .map_err(|_| refuse("isv.INVALID_JSON_PARAM", "values are texts"))?;
     let code = parameters
@@ -49,6 +52,25 @@ pub(super) fn check(request: &Request, now_s: i64) -> Result<Order, Refused> {
     Ok(Order {
         phone,
         code: code.clone(),
+        notice: None,
+        nonce: Some(nonce),
+    })
+}
+
+/// A template without variables takes none.
+fn notice(
+    phone: String,
+    given: &BTreeMap<String, String>,
+    nonce: String,
+) -> Result<Order, Refused> {
+    if given.contains_key("TemplateParam") {
+        let why = "the template has no variables";
+        return Err(refuse("isv.TEMPLATE_PARAMS_ILLEGAL", why));
+    }
+    Ok(Order {
+        phone,
+        code: String::new(),
+        notice: given.get("TemplateCode").cloned(),
         nonce: Some(nonce),
     })
 }

@@ -21,12 +21,16 @@ pub mod account {
     pub const ALIYUN_ID: &str = "LTAI5tStandInStandInStan";
     /// Aliyun's AccessKey secret.
     pub const ALIYUN_SECRET: &str = "aliyun-stand-in-secret-000001";
+    /// Beginning of Aliyun's template codes that have no variables.
+    pub const ALIYUN_NOTICE: &str = "SMS_9";
     /// Tencent's SecretId.
     pub const TENCENT_ID: &str = "AKIDStandInStandInStandInStandIn0001";
     /// Tencent's SecretKey.
     pub const TENCENT_SECRET: &str = "tencent-stand-in-secret-000001";
     /// Tencent's application.
     pub const TENCENT_APP: &str = "1400006666";
+    /// Beginning of Tencent's template ids that have no variables.
+    pub const TENCENT_NOTICE: &str = "9";
     /// Twilio's account.
     pub const TWILIO_SID: &str = "AC00000000000000000000000000000001";
     /// Twilio's token.
@@ -88,8 +92,10 @@ impl Vendor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
     pub phone: String,
-    /// The six digits, wherever the vendor has them.
+    /// The six digits, wherever the vendor has them; empty for a notice.
     pub code: String,
+    /// Template or text of a notice.
+    pub notice: Option<String>,
     /// What may be used only once.
     pub nonce: Option<String>,
 }

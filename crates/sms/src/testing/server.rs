@@ -41,8 +41,10 @@ pub enum Behaviour {
 pub struct Seen {
     /// Number that the code is for; empty when the request was refused.
     pub phone: String,
-    /// The code; empty when the request was refused.
+    /// The code; empty for a notice, and when the request was refused.
     pub code: String,
+    /// Template or text of a notice.
+    pub notice: Option<String>,
     /// Why it was refused: the vendor's code and a sentence.
     pub refused: Option<String>,
     /// True when the message would have gone to the phone.
@@ -203,6 +205,7 @@ impl Shared {
                 let seen = Seen {
                     phone: order.phone,
                     code: order.code,
+                    notice: order.notice,
                     refused: None,
                     delivered,
                 };
@@ -212,6 +215,7 @@ impl Shared {
                 let seen = Seen {
                     phone: String::new(),
                     code: String::new(),
+                    notice: None,
                     refused: Some(format!("{}: {}", refused.code, refused.why)),
                     delivered: false,
                 };

@@ -3,7 +3,7 @@
 use aws_lc_rs::{digest, hmac};
 use serde_json::{Value, json};
 
-use super::account::{TENCENT_APP, TENCENT_ID, TENCENT_SECRET};
+use super::account::{TENCENT_APP, TENCENT_ID, TENCENT_NOTICE, TENCENT_SECRET};
 use super::{Order, Refused, Request, is_e164, refuse};
 
 const SKEW_S: i64 = 300;
@@ -57,6 +57,21 @@ pub(super) fn check(request: &Request, now_s: i64) -> Result<Order, Refused> {
     let parameters = body["TemplateParamSet"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
+    let template = body["TemplateId"].as_str().unwrap_or_default();
+    if template.starts_with(TENCENT_NOTICE) {
+        return match parameters {
+            [] => Ok(Order {
+                phone,
+                code: String::new(),
+                notice: Some(template.to_owned()),
+                nonce: None,
+            }),
+            _ => Err(refuse(
+                "FailedOperation.TemplateParamSetNotMatchApprovedTemplate",
+                "the template has no variables",
+            )),
+        };
+    }
     match parameters {
         [Value::String(code)]
             if (1..=6).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit()) =>
@@ -64,6 +79,7 @@ pub(super) fn check(request: &Request, now_s: i64) -> Result<Order, Refused> {
             Ok(Order {
                 phone,
                 code: code.clone(),
+                notice: None,
                 nonce: None,
             })
         }

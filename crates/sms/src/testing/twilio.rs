@@ -37,12 +37,14 @@ pub(super) fn check(request: &Request) -> Result<Order, Refused> {
         .skip_while(|c| !c.is_ascii_digit())
         .take_while(char::is_ascii_digit)
         .collect();
-    if code.is_empty() {
+    if of("Body").is_empty() {
         return Err(refuse("21602", "a text is needed"));
     }
+    let notice = code.is_empty().then(|| of("Body").to_owned());
     Ok(Order {
         phone: of("To").to_owned(),
         code,
+        notice,
         nonce: None,
     })
 }

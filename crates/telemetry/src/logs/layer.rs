@@ -28,6 +28,8 @@ pub(super) struct LogLayer {
     queue: Arc<Queue>,
     levels: Levels,
     style: Style,
+    /// For lines that are kept for people.
+    plain: Style,
     clock: Arc<dyn Clock>,
     lines: [Counter; 5],
 }
@@ -40,10 +42,16 @@ impl LogLayer {
         clock: Arc<dyn Clock>,
         lines: &CounterVec,
     ) -> Self {
+        let plain = Style {
+            text: true,
+            colours: false,
+            ..style.clone()
+        };
         Self {
             queue,
             levels,
             style,
+            plain,
             clock,
             lines: ["error", "warn", "info", "debug", "trace"].map(|level| lines.with(&[level])),
         }
@@ -143,6 +151,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
             context: context.as_deref(),
             folded,
         };
+        if let Some(tail) = context.as_ref().and_then(|c| c.tail.as_ref()) {
+            tail.push(&parts.write(&self.plain, &mut Stamp::default()));
+        }
         let line = STAMP
             .try_with(|stamp| parts.write(&self.style, &mut stamp.borrow_mut()))
             .unwrap_or_else(|_| parts.write(&self.style, &mut Stamp::default()));

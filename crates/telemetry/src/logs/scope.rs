@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
+use super::tail::LogTail;
 use crate::trace::{SpanId, TraceId, Tracer};
 
 /// Whose request is being worked on.
@@ -24,6 +25,8 @@ pub struct LogContext {
     pub service: Option<Arc<str>>,
     /// Where the spans of this request go; only when its trace is kept.
     pub tracer: Option<Tracer>,
+    /// Where its last lines are kept besides.
+    pub tail: Option<Arc<LogTail>>,
 }
 
 thread_local! {

@@ -122,6 +122,13 @@ impl OpenSpan {
         self.open.as_ref().map(|open| open.span.span_id)
     }
 
+    /// The trace, when it is kept.
+    #[must_use]
+    pub fn kept_trace(&self) -> Option<TraceId> {
+        let inside = self.inside.as_ref()?;
+        inside.tracer.as_ref().and(inside.trace_id)
+    }
+
     /// Runs a future inside the span: its own spans and log lines hang below this one.
     pub async fn around<F: Future>(&self, work: F) -> F::Output {
         match &self.inside {

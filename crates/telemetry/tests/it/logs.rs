@@ -51,6 +51,7 @@ fn a_line_has_the_fields_of_the_contract_in_their_order() {
         user_id: Some(Arc::from("user-1")),
         service: None,
         tracer: None,
+        tail: None,
     });
     let kept = Kept::default();
     let (logs, _) = logs(&kept, "info", LogFormat::Json);

@@ -455,6 +455,7 @@ fn house(words: &Arc<Words>) -> (Builtins, Entrance) {
         method,
         path: path.to_owned(),
         access,
+        foreign: false,
     };
     let manage = Access::Permission(Permission::new("identity:user:write"));
     let table: Arc<[RouteInfo]> = Arc::from([
@@ -520,6 +521,53 @@ fn built_in_routes_tell_what_is_wrong_with_a_token_where_one_is_needed() {
             "{path}"
         );
     }
+}
+
+/// ID-4: an application of the house is switched off for a tenant as a plug-in is; what the platform stands on
+/// stays, whatever the directory says.
+#[test]
+fn applications_of_the_house_can_be_switched_off_for_a_tenant() {
+    let router = || Router::new().fallback(any(|| async { "house" }));
+    let table: Arc<[RouteInfo]> = Arc::from([RouteInfo {
+        method: "GET",
+        path: "/me".to_owned(),
+        access: Access::Authenticated,
+        foreign: false,
+    }]);
+    let routes = [("identity", Arc::clone(&table)), ("music", table)];
+    let off = |name: &str| Service {
+        disabled_for: Arc::from([id::TENANT_DEFAULT]),
+        ..Service {
+            builtin: true,
+            ..service(name, Vec::new())
+        }
+    };
+    let words = Arc::new(Words::default());
+    let rig = Rig::with(Setup {
+        services: vec![off("identity"), off("music")],
+        builtins: Builtins {
+            services: [("identity", router()), ("music", router())].into(),
+            roots: Vec::new(),
+        },
+        entrance: Entrance {
+            verifier: Some(words as Arc<dyn TokenVerifier>),
+            house: Arc::new(HouseRoutes::new(&routes, &[])),
+            ..Entrance::default()
+        },
+        ..Setup::default()
+    });
+    let get = |service: &str| told(&rig.get_with(&format!("/api/{service}/me"), &bearer("good")));
+    assert_eq!(get("identity").0, 200);
+    assert_eq!(get("music"), (403, "gateway.service_disabled".to_owned()));
+    rig.set(vec![
+        off("identity"),
+        Service {
+            builtin: true,
+            disabled_for: Arc::from([GONE]),
+            ..service("music", Vec::new())
+        },
+    ]);
+    assert_eq!(get("music").0, 200, "for another tenant alone");
 }
 
 #[test]

@@ -163,6 +163,7 @@ impl Rig {
             clock,
             random,
             breakers: Arc::new(|_| {}),
+            failures: None,
         });
         let stop = CancellationToken::new();
         runtime.spawn(Arc::clone(&gate).run(stop.clone()));

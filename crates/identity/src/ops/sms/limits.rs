@@ -29,9 +29,11 @@ const SETTLED: Duration = Duration::minutes(2);
 /// Sends in an hour from which conversion tells something.
 pub(super) const LEAST_SENDS: u32 = 30;
 
-/// Who asks for a code to whom.
+/// Who asks for a message to whom.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
+    /// News of the account and not a code.
+    pub notice: bool,
     pub tenant: Uuid,
     pub phone: E164,
     pub phone_hash: [u8; 32],
@@ -59,6 +61,7 @@ impl Ask {
     ) -> Self {
         let (phone_hash, prefix_hash) = hashes(core, &phone);
         Self {
+            notice: false,
             tenant,
             country: country(&phone),
             phone,
@@ -67,6 +70,22 @@ impl Ask {
             device_hash: device.map(|id| core.limits.subject(&["sms.device", id])),
             ip: cx.caller.address.map(|a| network(a).to_string()),
             net: cx.caller.address.map(|a| wide(a).to_string()),
+        }
+    }
+
+    /// News to a number. Nobody asks for them, so neither device nor address is counted.
+    pub(super) fn of_notice(core: &Core, tenant: Uuid, phone: E164) -> Self {
+        let (phone_hash, prefix_hash) = hashes(core, &phone);
+        Self {
+            notice: true,
+            tenant,
+            country: country(&phone),
+            phone,
+            phone_hash,
+            prefix_hash,
+            device_hash: None,
+            ip: None,
+            net: None,
         }
     }
 
@@ -83,12 +102,7 @@ pub(super) async fn check(
     ask: &Ask,
     now: Timestamp,
 ) -> Result<Option<Refusal>> {
-    let allowed = core.settings.get(ask.tenant, &keys::COUNTRIES);
-    let phone = ask.phone.as_str();
-    if !allowed
-        .iter()
-        .any(|start| phone.starts_with(start.as_str()))
-    {
+    if !is_allowed(core, ask.tenant, &ask.phone) {
         return Ok(Some(Refusal {
             dimension: "country",
             retry_after_s: 86_400,
@@ -109,11 +123,11 @@ pub(super) async fn check(
             rates(&keys::PER_DEVICE),
         ));
     }
-    dimensions.push((
-        "phone",
-        Dimension::Phone(ask.phone_hash),
-        rates(&keys::PER_PHONE),
-    ));
+    let phone = match ask.notice {
+        true => Dimension::Told(ask.phone_hash),
+        false => Dimension::Phone(ask.phone_hash),
+    };
+    dimensions.push(("phone", phone, rates(&keys::PER_PHONE)));
     dimensions.push((
         "prefix",
         Dimension::Prefix(ask.prefix_hash),
@@ -139,6 +153,15 @@ pub(super) async fn check(
         }));
     }
     tenant(conn, ask.tenant, now).await
+}
+
+/// Messages go to this country at all.
+pub(super) fn is_allowed(core: &Core, tenant: Uuid, phone: &E164) -> bool {
+    let allowed = core.settings.get(tenant, &keys::COUNTRIES);
+    let phone = phone.as_str();
+    allowed
+        .iter()
+        .any(|start| phone.starts_with(start.as_str()))
 }
 
 /// The tenant's messages of a day.

@@ -1,8 +1,9 @@
-//! Login codes by SMS: sent, checked, limited, counted (ID-50…59).
+//! SMS: login codes sent, checked, limited, counted (ID-50…59), and news of accounts.
 
 mod health;
 mod limits;
 mod login;
+mod news;
 mod phone;
 mod providers;
 mod records;
@@ -11,6 +12,7 @@ mod verify;
 
 pub(crate) use health::{trim, watch};
 pub(crate) use login::{Ask, Login, ask, login};
+pub(crate) use news::{handler as notice_handler, queue as queue_notice};
 pub(crate) use phone::{begin as begin_phone, confirm as confirm_phone, remove as remove_phone};
 pub(crate) use providers::{Chain, chain, test};
 pub(crate) use records::{Day, list, stats};
@@ -26,10 +28,15 @@ use crate::error::Result;
 use crate::hub::Core;
 use crate::unit::Unit;
 
+/// What records and transactions of a number are found by.
+pub(crate) fn number_hash(core: &Core, number: &str) -> [u8; 32] {
+    core.limits.subject(&["sms.phone", number])
+}
+
 /// Keyed hashes of a number: the whole, and without its last four digits.
 fn hashes(core: &Core, phone: &E164) -> ([u8; 32], [u8; 32]) {
     (
-        core.limits.subject(&["sms.phone", phone.as_str()]),
+        number_hash(core, phone.as_str()),
         core.limits.subject(&["sms.prefix", phone.prefix()]),
     )
 }

@@ -102,7 +102,8 @@ async fn save(unit: &Unit, before: &User, user: &mut User) -> Result<()> {
     user.updated_at = unit.now();
     users::save(unit, user).await?;
     record(unit, "identity.user.phone_changed", before, user).await?;
-    if let Some(old) = before.phone.as_ref().filter(|_| before.phone != user.phone) {
+    let proved = before.phone_verified_at.is_some() && before.phone != user.phone;
+    if let Some(old) = before.phone.as_ref().filter(|_| proved) {
         let back = Before {
             email: None,
             phone: Some(old.clone()),
@@ -117,9 +118,14 @@ async fn save(unit: &Unit, before: &User, user: &mut User) -> Result<()> {
             emails::UNDO_LIFE,
         )
         .await?;
-        core.notices
-            .send(unit, user, Notice::PhoneChanged { undo })
-            .await?;
+        let notice = Notice::PhoneChanged { undo };
+        core.notices.send_sms(unit, user, old, &notice).await?;
+        // The link goes by mail only; the new number may be the thief's.
+        let by_mail = User {
+            phone: None,
+            ..user.clone()
+        };
+        core.notices.send(unit, &by_mail, notice).await?;
     }
     Ok(())
 }

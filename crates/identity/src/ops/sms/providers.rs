@@ -6,7 +6,7 @@ use std::time::Instant;
 use portico_base::{Context, Timestamp};
 use portico_contract::audit::Outcome;
 use portico_sms::table::TABLES;
-use portico_sms::{Attempt, Class, Message, Stamp, Verdict};
+use portico_sms::{Attempt, Class, Content, Message, Stamp, Verdict};
 use serde_json::{Map, json};
 
 use super::limits::{self, Ask};
@@ -161,7 +161,7 @@ pub(crate) async fn test(core: &Arc<Core>, cx: &Context, name: &str) -> Result<T
     let message = Message {
         id: cx.new_id().to_string(),
         phone: ask.phone.as_str().to_owned(),
-        code: otp::new_code(&*cx.random),
+        content: Content::Code(otp::new_code(&*cx.random)),
         locale: user.locale.clone(),
     };
     if !link.provider.serves(&message) {

@@ -31,7 +31,7 @@ pub(crate) struct Day {
     pub ambiguous: u32,
     /// Codes that came back.
     pub verified: u32,
-    /// Verified of sent and ambiguous, in percent; absent when nothing was sent.
+    /// Verified of the codes sent and ambiguous, in percent; absent when none was sent.
     pub conversion_percent: Option<f64>,
     pub p95_ms: u32,
     pub segments: u64,
@@ -90,13 +90,13 @@ pub(crate) async fn stats(
 }
 
 fn by_day(rows: impl Iterator<Item = Figures>) -> Vec<Day> {
-    let mut groups: BTreeMap<(std::cmp::Reverse<NaiveDate>, String), (Day, Vec<u32>)> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<(std::cmp::Reverse<NaiveDate>, String), Group> = BTreeMap::new();
     for row in rows {
         let day = row.at.date_naive();
-        let (figures, latencies) = groups
+        let group = groups
             .entry((std::cmp::Reverse(day), row.provider.clone()))
-            .or_insert_with(|| (empty(day, row.provider.clone()), Vec::new()));
+            .or_insert_with(|| Group::new(day, row.provider.clone()));
+        let figures = &mut group.day;
         match row.status.as_str() {
             "sent" | "delivered" => figures.sent += 1,
             "ambiguous" => figures.ambiguous += 1,
@@ -105,33 +105,47 @@ fn by_day(rows: impl Iterator<Item = Figures>) -> Vec<Day> {
         figures.verified += u32::from(row.verified);
         figures.segments += u64::from(row.segments);
         figures.cost_micro = figures.cost_micro.saturating_add(row.cost_micro);
-        latencies.push(row.latency_ms);
+        group.latencies.push(row.latency_ms);
+        let out = matches!(row.status.as_str(), "sent" | "delivered" | "ambiguous");
+        group.codes += u32::from(out && !row.notice);
     }
-    groups
-        .into_values()
-        .map(|(mut day, mut latencies)| {
-            latencies.sort_unstable();
-            day.p95_ms = nearest_rank(&latencies, 95);
-            let out = day.sent + day.ambiguous;
-            day.conversion_percent =
-                (out > 0).then(|| f64::from(day.verified) * 100.0 / f64::from(out));
-            day
-        })
-        .collect()
+    groups.into_values().map(Group::finish).collect()
 }
 
-const fn empty(day: NaiveDate, provider: String) -> Day {
-    Day {
-        day,
-        provider,
-        sent: 0,
-        failed: 0,
-        ambiguous: 0,
-        verified: 0,
-        conversion_percent: None,
-        p95_ms: 0,
-        segments: 0,
-        cost_micro: 0,
+/// A provider's day while it is counted.
+struct Group {
+    day: Day,
+    latencies: Vec<u32>,
+    /// Codes that left.
+    codes: u32,
+}
+
+impl Group {
+    const fn new(day: NaiveDate, provider: String) -> Self {
+        Self {
+            day: Day {
+                day,
+                provider,
+                sent: 0,
+                failed: 0,
+                ambiguous: 0,
+                verified: 0,
+                conversion_percent: None,
+                p95_ms: 0,
+                segments: 0,
+                cost_micro: 0,
+            },
+            latencies: Vec::new(),
+            codes: 0,
+        }
+    }
+
+    fn finish(mut self) -> Day {
+        self.latencies.sort_unstable();
+        self.day.p95_ms = nearest_rank(&self.latencies, 95);
+        self.day.conversion_percent =
+            (self.codes > 0).then(|| f64::from(self.day.verified) * 100.0 / f64::from(self.codes));
+        self.day
     }
 }
 
@@ -162,6 +176,7 @@ mod tests {
             latency_ms: 100,
             segments: 1,
             cost_micro: 45_000,
+            notice: false,
             verified,
             at: at.parse().unwrap(),
         };
@@ -172,6 +187,11 @@ mod tests {
                 row("2026-01-02T01:00:00Z", "aliyun", "ambiguous", false),
                 row("2026-01-02T02:00:00Z", "aliyun", "failed", false),
                 row("2026-01-02T02:00:00Z", "tencent", "failed", false),
+                // Nothing comes back of news, so they do not lower the conversion.
+                Figures {
+                    notice: true,
+                    ..row("2026-01-02T03:00:00Z", "aliyun", "sent", false)
+                },
             ]
             .into_iter(),
         );
@@ -190,13 +210,13 @@ mod tests {
         assert_eq!(
             shown,
             [
-                ("2026-01-02".to_owned(), "aliyun", 1, 1, 1),
+                ("2026-01-02".to_owned(), "aliyun", 2, 1, 1),
                 ("2026-01-02".to_owned(), "tencent", 0, 1, 0),
                 ("2026-01-01".to_owned(), "aliyun", 1, 0, 1),
             ]
         );
         assert_eq!(days[0].conversion_percent, Some(50.0));
         assert_eq!(days[1].conversion_percent, None);
-        assert_eq!(days[0].cost_micro, 135_000);
+        assert_eq!(days[0].cost_micro, 180_000);
     }
 }

@@ -6,7 +6,7 @@ use chrono::Duration;
 use portico_base::envelope::Place;
 use portico_base::{Context, FieldFault, Secret, Timestamp};
 use portico_contract::audit::Outcome;
-use portico_sms::{Alert, Attempt, Class, Ending, Message, Run};
+use portico_sms::{Alert, Attempt, Class, Content, Ending, Message, Run};
 use serde_json::{Map, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -279,30 +279,10 @@ async fn carry(core: &Arc<Core>, cx: &Context, job: Job, told: bool) -> Ending {
     let message = Message {
         id: job.send.to_string(),
         phone: job.ask.phone.as_str().to_owned(),
-        code: job.code.clone(),
+        content: Content::Code(job.code.clone()),
         locale: job.locale.clone(),
     };
-    let mut run = Run::new(core.sms.links(job.ask.tenant), core.sms.limits);
-    let mut provider = None;
-    if let Some(sender) = core.sms.sender() {
-        while let Some(attempt) = run
-            .step(
-                &message,
-                sender,
-                &core.sms.breakers,
-                &*core.clock,
-                &*core.random,
-            )
-            .await
-        {
-            core.sms.metrics.attempt(&attempt);
-            provider = Some(attempt.provider);
-            if let Err(error) = note(core, cx, &job, &attempt).await {
-                tracing::error!(err = %error, "an SMS attempt could not be recorded");
-            }
-        }
-    }
-    let ending = run.ending();
+    let (ending, provider) = walk(core, cx, &job.ask, job.otp.id, &message).await;
     let (by, country) = (provider.unwrap_or("none"), &job.ask.country);
     match ending {
         Ending::Sent | Ending::Ambiguous => core.sms.metrics.sent(by, country),
@@ -314,12 +294,49 @@ async fn carry(core: &Arc<Core>, cx: &Context, job: Job, told: bool) -> Ending {
     ending
 }
 
+/// Walks the chain with a message; every attempt leaves its row. Gives the provider that was asked last.
+pub(super) async fn walk(
+    core: &Arc<Core>,
+    cx: &Context,
+    ask: &Ask,
+    transaction: Uuid,
+    message: &Message,
+) -> (Ending, Option<&'static str>) {
+    let mut run = Run::new(core.sms.links(ask.tenant), core.sms.limits);
+    let mut provider = None;
+    if let Some(sender) = core.sms.sender() {
+        while let Some(attempt) = run
+            .step(
+                message,
+                sender,
+                &core.sms.breakers,
+                &*core.clock,
+                &*core.random,
+            )
+            .await
+        {
+            core.sms.metrics.attempt(&attempt);
+            provider = Some(attempt.provider);
+            if let Err(error) = note(core, cx, ask, transaction, &attempt).await {
+                tracing::error!(err = %error, "an SMS attempt could not be recorded");
+            }
+        }
+    }
+    (run.ending(), provider)
+}
+
 /// The row of an attempt, and the alert that it is reason for.
-async fn note(core: &Arc<Core>, cx: &Context, job: &Job, attempt: &Attempt) -> Result<()> {
+async fn note(
+    core: &Arc<Core>,
+    cx: &Context,
+    ask: &Ask,
+    transaction: Uuid,
+    attempt: &Attempt,
+) -> Result<()> {
     let unit = Unit::begin(core, cx).await?;
-    let row = row_of(&unit, &job.ask, job.otp.id, attempt);
+    let row = row_of(&unit, ask, transaction, attempt);
     store::sms_records::insert(&unit.tx, &row).await?;
-    tell(&unit, job.ask.tenant, attempt)?;
+    tell(&unit, ask.tenant, attempt)?;
     unit.commit().await
 }
 
@@ -343,6 +360,7 @@ pub(super) fn row_of(unit: &Unit, ask: &Ask, transaction: Uuid, attempt: &Attemp
         }
         .to_owned(),
         class: verdict.class.as_str().to_owned(),
+        notice: ask.notice,
         provider_code: verdict.code.clone(),
         provider_message: verdict.message.clone(),
         receipt_id: verdict.receipt.clone(),
@@ -405,7 +423,12 @@ async fn end(
 }
 
 /// The answer to a refused wish; which limit it was is for the audit.
-async fn refused(core: &Arc<Core>, cx: &Context, ask: &Ask, refusal: &Refusal) -> Result<Error> {
+pub(super) async fn refused(
+    core: &Arc<Core>,
+    cx: &Context,
+    ask: &Ask,
+    refusal: &Refusal,
+) -> Result<Error> {
     if core.sms.audits_refusal(cx.now().timestamp()) {
         let unit = Unit::begin(core, cx).await?;
         let mut record = record("identity.sms.limited", ask.tenant, Uuid::nil())
@@ -420,7 +443,12 @@ async fn refused(core: &Arc<Core>, cx: &Context, ask: &Ask, refusal: &Refusal) -
 }
 
 /// The fixed code of a test number (ID-59).
-fn test_code(core: &Core, tenant: Uuid, phone: &E164, now: Timestamp) -> Option<Secret<String>> {
+pub(super) fn test_code(
+    core: &Core,
+    tenant: Uuid,
+    phone: &E164,
+    now: Timestamp,
+) -> Option<Secret<String>> {
     core.settings
         .get(tenant, &keys::TEST_NUMBERS)
         .into_iter()

@@ -11,7 +11,7 @@ use crate::domain::role::{SUPER_ADMIN, built_in_id};
 use crate::domain::user::{User, UserStatus};
 use crate::error::{Error, Result, reason};
 use crate::hub::Core;
-use crate::ops::{need, scope, sessions};
+use crate::ops::{apple, need, scope, sessions};
 use crate::permissions::USER_WRITE;
 use crate::store;
 use crate::store::revocations::Kind;
@@ -74,6 +74,7 @@ pub(crate) async fn delete(
     user.updated_at = unit.now();
     store::users::put(&unit.tx, &user).await?;
     end_access(&unit, &user, "deleted").await?;
+    apple::revoke_all(&unit, &user).await?;
     let mut record = record("identity.user.deleted", &user).change(
         "status",
         Some(before.as_str().into()),
@@ -185,7 +186,11 @@ pub(crate) async fn locked(unit: &Unit, id: Uuid) -> Result<User> {
 /// Refuses when nobody could administer the installation without this user (ID-25). Whoever asks holds the
 /// lock of super administrators.
 pub(crate) async fn keep_an_admin(unit: &Unit, user: &User) -> Result<()> {
-    if user.tenant != id::TENANT_SYSTEM || user.status != UserStatus::Active {
+    // Whoever has asked to be deleted is not counted any more.
+    if user.tenant != id::TENANT_SYSTEM
+        || user.status != UserStatus::Active
+        || user.delete_at.is_some()
+    {
         return Ok(());
     }
     let role = built_in_id(SUPER_ADMIN).expect("super administrators are built in");

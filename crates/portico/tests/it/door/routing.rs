@@ -81,6 +81,51 @@ async fn a_version_is_chosen_by_path_or_header() {
     assert!(none.contains("gateway.version_not_found"), "{none}");
 }
 
+/// GW-10: with a domain each part of it shows its own, and nothing of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_domain_is_split_into_its_parts() {
+    let house = House::configured("[server]\ndomain = \"portico.example\"\n", &[]);
+    let hello = Recorder::start("hello").await;
+    house.register("hello", hello.port(), json!({})).await;
+    let get = |host: &str, path: &str| {
+        let text = exchange(
+            house.address(),
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
+        status(&text)
+    };
+    let (methods, page) = ("/api/identity/login/methods", "/auth/setup");
+    let jwks = "/.well-known/jwks.json";
+    for (host, path, wanted) in [
+        ("portico.example", "/api/hello/", 200),
+        ("portico.example", methods, 200),
+        ("portico.example", page, 200),
+        ("auth.portico.example", methods, 200),
+        ("auth.portico.example", page, 200),
+        ("auth.portico.example", jwks, 200),
+        ("auth.portico.example", "/api/hello/", 404),
+        ("auth.portico.example", "/hello/", 404),
+        ("auth.portico.example", "/docs", 404),
+        ("api.portico.example", "/api/hello/", 200),
+        ("api.portico.example", "/hello/", 200),
+        ("api.portico.example", "/identity/login/methods", 200),
+        ("api.portico.example", jwks, 200),
+        ("api.portico.example", page, 404),
+        ("admin.portico.example", methods, 200),
+        ("admin.portico.example", "/api/hello/", 200),
+        ("admin.portico.example", page, 404),
+        ("static.portico.example", "/api/hello/", 404),
+        ("static.portico.example", page, 404),
+        ("static.portico.example", "/healthz", 200),
+        ("oss.portico.example", "/api/hello/", 404),
+        ("oss-shenzhen.portico.example", page, 404),
+        ("other.portico.example", "/api/hello/", 421),
+        ("portico.example.evil.example", "/api/hello/", 421),
+    ] {
+        assert_eq!(get(host, path), wanted, "{host}{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_known_hosts_are_answered() {
     let house = House::configured("[server]\nhosts = [\"shop.example\"]\n", &[]);

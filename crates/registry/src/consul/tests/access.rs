@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use futures_util::future::BoxFuture;
 use portico_base::{Permission, Principal, PrincipalKind, id};
 use portico_contract::credentials::{Bounds, CredentialSource};
+use portico_contract::tenants::{Tenant, TenantStatus};
 use serde_json::json;
 
 use super::{Consul, databases, options};
@@ -366,4 +367,74 @@ async fn an_api_key_is_a_token_here_within_its_scopes_and_bounds() {
         .uri("/v1/kv/a?raw")
         .header("x-consul-token", "ptk_afar");
     assert_eq!(c.send(afar, "", "10.0.0.9:1").await.text, "x");
+}
+
+struct Suspended(parking_lot::Mutex<bool>);
+
+impl portico_contract::tenants::Tenants for Suspended {
+    fn by_id(&self, id: uuid::Uuid) -> Option<Arc<Tenant>> {
+        let status = if *self.0.lock() {
+            TenantStatus::Suspended
+        } else {
+            TenantStatus::Active
+        };
+        Some(Arc::new(Tenant {
+            id,
+            slug: Arc::from("default"),
+            display_name: Arc::from("default"),
+            status,
+        }))
+    }
+
+    fn by_slug(&self, _slug: &str) -> Option<Arc<Tenant>> {
+        None
+    }
+
+    fn by_host(&self, _host: &str) -> Option<Arc<Tenant>> {
+        None
+    }
+}
+
+/// ID-5: a registration token or key of a suspended tenant opens nothing here either, and what waits ends.
+#[tokio::test]
+async fn a_suspended_tenant_is_out_here_too() {
+    let db = databases().await.remove(0);
+    let c = Consul::new(&db).await;
+    c.state.credentials.add(Arc::new(ApiKeys::default()));
+    let tenants = Arc::new(Suspended(parking_lot::Mutex::new(false)));
+    c.state.tenants.set(tenants.clone());
+    let token = shop(&c).await;
+    let as_token = async |token: &str| {
+        let answer = c.as_token(token, "GET", "/v1/catalog/services", "").await;
+        (answer.status, answer.text)
+    };
+    assert_eq!(as_token(&token).await.0, 200);
+    assert_eq!(c.put("/v1/kv/a", "x").await.text, "true");
+    let index = c.get("/v1/kv/a").await.index();
+    let path = format!("/v1/kv/a?index={index}&wait=60s");
+    // Read once, so that the query below waits for the key and not for its token.
+    assert_eq!(
+        c.as_token("ptk_reads", "GET", "/v1/kv/a", "").await.status,
+        200
+    );
+    let mut waiting = std::pin::pin!(c.as_token("ptk_reads", "GET", &path, ""));
+    while c.state.topics.len() == 0 {
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    *tenants.0.lock() = true;
+    let operator = c.as_token("pop_test", "PUT", "/v1/kv/a", "y");
+    let (ended, written) = tokio::join!(waiting, operator);
+    assert_eq!(written.text, "true", "the operator repairs every tenant");
+    let out = (403, "the tenant is suspended".to_owned());
+    assert_eq!((ended.status, ended.text), out);
+    assert_eq!(as_token(&token).await, out);
+    assert_eq!(as_token("ptk_reads").await, out);
+    assert_eq!(
+        c.get("/v1/catalog/services").await.status,
+        403,
+        "nor without a token"
+    );
+    *tenants.0.lock() = false;
+    assert_eq!(as_token(&token).await.0, 200, "nothing is lost");
 }

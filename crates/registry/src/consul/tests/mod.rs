@@ -75,7 +75,8 @@ impl Consul {
         credentials.add(Arc::new(crate::credentials::Instances(core())));
         credentials.add(Arc::new(Operator));
         let stop = CancellationToken::new();
-        let state = ConsulState::new(core(), options, credentials, stop.clone());
+        let who = (credentials, Arc::default());
+        let state = ConsulState::new(core(), options, who, stop.clone());
         Self {
             router: router(state.clone()),
             house,
