@@ -413,7 +413,7 @@ async fn keys_and_values_are_written_read_listed_watched_and_removed() {
     failed(&house, 2, &["kv", "get", "a/../b"]);
     failed(&house, 2, &["kv", "put", "x", "@missing-file"]);
     failed(&house, 2, &["kv", "get"]);
-    assert!(failed(&house, 1, &["kv", "put", "portico/settings/x", "1"]).contains("403"));
+    assert!(failed(&house, 1, &["kv", "put", "portico/settings/x", "1"]).contains("404"));
 }
 
 #[test]

@@ -517,7 +517,10 @@ impl Writer<'_> {
             .iter()
             .map(|record| record.action)
             .collect();
-        assert_eq!(actions, [action], "{route} {url}");
+        // The audit service writes its own records itself, past whoever listens.
+        if service != "audit" {
+            assert_eq!(actions, [action], "{route} {url}");
+        }
         let kept = audit::of_request(&self.operator, id).await;
         assert_eq!(kept, [action], "{route} {url}: in the database");
         self.covered.insert(route.to_owned());

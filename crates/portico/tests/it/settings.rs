@@ -141,7 +141,8 @@ async fn values_outlive_a_kill_and_a_set_is_never_half() {
         let writer = tokio::spawn(async move {
             let mut last = 0;
             for n in 1.. {
-                let number = 10_000 * (round + 1) + n;
+                // Above the default, which is there before the first change is.
+                let number = 200_000 + 10_000 * (round + 1) + n;
                 let changes = pair.map(|key| json!({ "key": key, "value": number }));
                 let body = json!({ "changes": changes, "base_seq": u32::MAX });
                 let request = client().post(format!("{url}/api/settings/changes"));
@@ -153,7 +154,7 @@ async fn values_outlive_a_kill_and_a_set_is_never_half() {
             last
         });
         // At another point of a change each time.
-        let floor = 10_000 * (round + 1) + 2 + round;
+        let floor = 200_000 + 10_000 * (round + 1) + 2 + round;
         until("some changes went through", || async {
             value(&house, pair[0])
                 .await
