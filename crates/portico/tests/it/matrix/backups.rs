@@ -59,7 +59,7 @@ pub(super) async fn writes(w: &mut Writer<'_>) {
     let verified = settled(w, &path).await;
     assert_eq!(verified["report"]["good"], true, "{verified}");
     let file = format!("/api/control{path}/file");
-    let file = w.operator.request(http::Method::GET, &file).send().await;
+    let file = w.operator.request(Method::GET, &file).send().await;
     let file = file.unwrap().bytes().await.unwrap();
     assert_eq!(json!(file.len()), verified["bytes"]);
     let other = w.write(make, "/backups", none(), "control.backup.requested");
