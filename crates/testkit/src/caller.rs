@@ -74,6 +74,8 @@ impl Caller {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // A connection for each request: none is met that the other side is just closing.
+            .pool_max_idle_per_host(0)
             .timeout(Duration::from_secs(30))
             .build()
             .expect("a client can be made");
